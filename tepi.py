@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The front door: assembles the rooms' click commands into `tepi`.
+
+A room's `cli` module is imported only when one of its commands is asked for, so `tepi --help`
+and shell completion stay fast.
+"""
+
+import importlib
+import importlib.metadata
+import sys
+import traceback
+from typing import NamedTuple
+
+import click
+
+EXIT_FAILED = 1
+EXIT_INTERNAL = 70
+EXIT_INTERRUPTED = 130
+
+EXIT_CODES = """\b
+Exit codes:
+  0    done
+  1    failed; the message says what to do
+  2    wrong usage
+  70   a defect in Tepi itself; --debug shows the traceback
+  130  interrupted
+"""
+
+
+class Entry(NamedTuple):
+    """Where a command lives; the summary is shown by `tepi --help` without importing it."""
+
+    module: str
+    attribute: str
+    summary: str
+
+
+COMMANDS: dict[str, Entry] = {
+    "card": Entry("edge_server.cli", "card", "See, detach and attach a running server's card."),
+    "infer": Entry("edge_server.cli", "infer", "Send one request to a running server."),
+    "serve": Entry("edge_server.cli", "serve", "Serve a model repository over gRPC."),
+}
+
+
+class Rooms(click.Group):
+    """A click group whose commands are imported from their rooms on first use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        command = getattr(importlib.import_module(entry.module), entry.attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name].summary) for name in sorted(COMMANDS)])
+
+
+def _print_version(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:
+    if asked:
+        click.echo(f"tepi {importlib.metadata.version('tepi')}")
+        ctx.exit()
+
+
+@click.group(cls=Rooms, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show tracebacks of errors.")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+def cli(debug: bool) -> None:
+    """Turn a box near its users into an inference appliance."""
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """The line a person reads for an error, and the exit code.
+
+    An error whose class is Tepi's own, or the operating system's, is the caller's to mend and
+    its message says how; anything else is a defect of Tepi.
+    """
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        return "interrupted", EXIT_INTERRUPTED
+    ours = type(error).__module__.partition(".")[0] in {"device", "edge_server", "wire"}
+    if ours or isinstance(error, OSError):
+        remedy = getattr(error, "remedy", "")
+        text = str(error)
+        return (f"{text}\n{remedy}" if remedy and remedy not in text else text), EXIT_FAILED
+    return (
+        f"internal error: {type(error).__name__}: {error}\n"
+        "This is a defect in Tepi; run again with --debug and report what it prints.",
+        EXIT_INTERNAL,
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `tepi` with these arguments (default: the process's); returns the exit code."""
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        result = cli.main(args=words, prog_name="tepi", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (Exception, KeyboardInterrupt) as error:
+        text, code = explain(error)
+        if "--debug" in words:
+            traceback.print_exception(error)
+        click.echo(f"tepi: {text}", err=True)
+        return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
