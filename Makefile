@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+# demo, test, check, bench, gen; each makes the clone ready first (bootstrap).
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+PYTHON := .venv/bin/python
+C_FILES = $(shell git ls-files 'device/*.[ch]' 'tests/*.[ch]' ':!device/binding/card_cdef.h')
+CMAKE_TESTS = cmake -S device -G Ninja -DCMAKE_BUILD_TYPE=Debug -DTEPI_TESTS=ON
+
+.DEFAULT_GOAL := help
+.PHONY: help bootstrap demo test check bench gen ctest sanitize format drift
+
+help:
+	@echo "make demo    serve real digits on the card, take it away, bring it back"
+	@echo "make test    C tests and Python tests"
+	@echo "make check   formatting, types, arrows between rooms, sanitizers, generated files"
+	@echo "make bench   measure kernels and the serving path on this machine"
+	@echo "make gen     write the generated files anew (wire/, parts of docs/)"
+	@echo "make format  format Python and C"
+
+bootstrap:
+	@./bootstrap
+
+demo: bootstrap
+	@$(PYTHON) examples/digits/demo.py
+
+test: bootstrap ctest
+	$(PYTHON) -m pytest
+
+ctest: bootstrap
+	@$(CMAKE_TESTS) -B build/ctest >build/ctest.log || { cat build/ctest.log; exit 1; }
+	cmake --build build/ctest
+	ctest --test-dir build/ctest --output-on-failure --no-tests=error
+
+sanitize: bootstrap
+	@$(CMAKE_TESTS) -B build/sanitize -DTEPI_SANITIZE=address,undefined >build/sanitize.log || \
+		{ cat build/sanitize.log; exit 1; }
+	cmake --build build/sanitize
+	ctest --test-dir build/sanitize --output-on-failure --no-tests=error
+
+check: bootstrap
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+	@clang-format --dry-run -Werror $(C_FILES)
+	$(PYTHON) -m pytest -q tests/test_tidy.py
+	$(MAKE) --no-print-directory drift
+	$(MAKE) --no-print-directory sanitize
+
+format: bootstrap
+	ruff check --fix .
+	ruff format .
+	@clang-format -i $(C_FILES)
+
+gen: bootstrap
+	$(PYTHON) -m grpc_tools.protoc -Iproto --python_out=. --mypy_out=. \
+		--grpc_python_out=. --mypy_grpc_out=. $$(cd proto && ls wire/*.proto)
+
+drift: gen
+	git diff --exit-code -- wire docs
