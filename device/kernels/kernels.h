@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The int8 kernels: one operation, shape class and instruction set per file, chosen at run time.
+ *
+ * File, function, test and bench of a kernel share one name: type-operation-tile-isa, for example
+ * u8s8-conv-6x64-avx512vnni.c. Every variant's result equals the scalar reference byte for byte.
+ * Kernels know no program and no card: pointers, extents and byte strides only. They do not
+ * allocate, do not fail and check nothing; the caller has validated.
+ *
+ * Over-read: a kernel may read up to TEPI_KERNEL_SLACK bytes past the last byte that an input's
+ * geometry names (never before the first), and must not let those bytes reach a result. Stores
+ * never touch a byte outside the output's channels. */
+#ifndef TEPI_KERNELS_KERNELS_H
+#define TEPI_KERNELS_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define TEPI_KERNEL_SLACK 64u
+
+/* Numbered as the card's ISA register. */
+enum tepi_kernel_isa {
+    TEPI_KERNEL_SCALAR = 1,
+    TEPI_KERNEL_AVX2 = 2,
+    TEPI_KERNEL_AVX512VNNI = 3,
+    TEPI_KERNEL_AMXINT8 = 4,
+};
+
+/* What happens to a requantized byte before it is stored: clamp, then table (NULL: none). */
+struct tepi_store {
+    int32_t zero_point;
+    uint8_t lo, hi;
+    const uint8_t *table;
+};
+
+struct tepi_conv {
+    /* Geometry: output pixel (n, y, x) reads at input + n * in_stride_n
+     * + (y * stride_h + ky * dilation_h) * in_stride_h + (x * stride_w + kx * dilation_w) *
+     * in_stride_w
+     * + group * group_in + ci. `input` already points at the first tap (padding subtracted). */
+    const uint8_t *input;
+    uint8_t *output;
+    size_t in_stride_n, in_stride_h, in_stride_w;
+    size_t out_stride_n, out_stride_h, out_stride_w;
+    uint32_t n, out_h, out_w;
+    uint32_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
+    uint32_t groups, group_in, group_out; /* channels of one group */
+    /* Constants; weights as packed by the same kernel, bias and multiplier [groups * group_out]. */
+    const void *weights;
+    const int32_t *bias;
+    const float *multiplier;
+    struct tepi_store store;
+    void *scratch; /* scratch_bytes, 64-byte aligned, one per caller */
+};
+
+/* One convolution variant. Work is cut in rows: row r is (r / out_h, r % out_h), so that several
+ * workers may each run a range of one convolution. */
+struct tepi_conv_kernel {
+    const char *name;
+    enum tepi_kernel_isa isa;
+    bool (*takes)(const struct tepi_conv *conv); /* looks at extents and strides only */
+    size_t (*packed_bytes)(const struct tepi_conv *conv);
+    /* canonical: int8 [groups * group_out][kernel_h][kernel_w][group_in]; packed is 64-byte aligned
+     */
+    void (*pack)(const struct tepi_conv *conv, const int8_t *canonical, void *packed);
+    size_t (*scratch_bytes)(const struct tepi_conv *conv);
+    void (*run)(const struct tepi_conv *conv, uint32_t row_begin, uint32_t row_end);
+};
+
+/* out[i] = add or mul of a[i], b[i * b_step] for i < count, b_step 0 or 1. See abi/program.h. */
+struct tepi_add {
+    float ratio_a, ratio_b, fixed;
+    int32_t a_offset, b_offset, out_offset;
+    struct tepi_store store; /* zero_point unused */
+};
+struct tepi_mul {
+    float ratio, zero;
+    int32_t a_zero_point, b_zero_point, out_offset;
+    struct tepi_store store; /* zero_point unused */
+};
+
+struct tepi_pool {
+    const uint8_t *input; /* element (0,0,0,0) of the image */
+    uint8_t *output;
+    size_t in_stride_n, in_stride_h, in_stride_w;
+    size_t out_stride_n, out_stride_h, out_stride_w;
+    uint32_t n, in_h, in_w, out_h, out_w, channels;
+    uint32_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
+    bool count_include_pad;
+    float in_scale, out_scale;
+    int32_t in_zero_point, out_zero_point;
+};
+
+/* A strided 2-D tile of a type conversion: element (i, j) of rows x columns. Strides in elements;
+ * at least one of the two column strides is 1 in the shapes worth a fast path. */
+struct tepi_plane {
+    const void *input;
+    void *output;
+    uint32_t rows, columns;
+    ptrdiff_t in_row, in_column, out_row, out_column;
+};
+struct tepi_quantization {
+    float scale;
+    int32_t zero_point;
+    uint8_t lo, hi;
+};
+
+/* Everything an instruction set offers. Entries are never NULL; a set falls back on a lower one. */
+struct tepi_kernel_set {
+    enum tepi_kernel_isa isa;
+    const struct tepi_conv_kernel *const
+        *convolutions; /* best first, ends with NULL, last takes all */
+    void (*add)(const struct tepi_add *op, const uint8_t *a, const uint8_t *b, size_t b_step,
+                uint8_t *out, size_t count);
+    void (*mul)(const struct tepi_mul *op, const uint8_t *a, const uint8_t *b, size_t b_step,
+                uint8_t *out, size_t count);
+    void (*table)(const uint8_t *table, const uint8_t *a, uint8_t *out, size_t count);
+    void (*maxpool)(const struct tepi_pool *pool, uint32_t row_begin, uint32_t row_end);
+    void (*avgpool)(const struct tepi_pool *pool, uint32_t row_begin, uint32_t row_end);
+    void (*quantize)(const struct tepi_plane *plane, const struct tepi_quantization *q);
+    void (*dequantize)(const struct tepi_plane *plane, const struct tepi_quantization *q);
+    void (*copy_u8)(const struct tepi_plane *plane, uint8_t flip); /* out = in ^ flip */
+    void (*softmax)(const float *table, float ratio, int32_t zero_point, const uint8_t *a,
+                    uint8_t *out, size_t count);
+};
+
+/* The best instruction set of this machine (CPUID, and the kernel's permission for AMX tiles, which
+ * is asked for once per process), and the set for one, or NULL where this machine lacks it. */
+enum tepi_kernel_isa tepi_kernels_best(void);
+const struct tepi_kernel_set *tepi_kernels_for(enum tepi_kernel_isa isa);
+
+#endif
