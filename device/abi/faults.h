@@ -10,59 +10,88 @@
 
 /* clang-format off */
 #define TEPI_FAULTS(X) \
-    X(0,  OK,                 NONE,    OK,                  "no fault", \
+    X(0, OK, NONE, OK, \
+      "no fault", \
       "nothing to do") \
-    X(1,  BAD_OPCODE,         REQUEST, INTERNAL,            "the command's opcode is unknown", \
+    X(1, BAD_OPCODE, REQUEST, INTERNAL, \
+      "the command's opcode is unknown", \
       "update the host software or the card's firmware so that their ABI ranges meet") \
-    X(2,  BAD_FIELD,          REQUEST, INTERNAL,            "a field of the command is out of range; info: byte offset of the field", \
+    X(2, BAD_FIELD, REQUEST, INTERNAL, \
+      "a field of the command is out of range; info: byte offset of the field", \
       "report it: the driver wrote a malformed entry") \
-    X(3,  STALE_GENERATION,   REQUEST, UNAVAILABLE,         "the command was written before the card's last reset", \
+    X(3, STALE_GENERATION, REQUEST, UNAVAILABLE, \
+      "the command was written before the card's last reset", \
       "submit it again; the driver does so after it has loaded the programs again") \
-    X(4,  NO_PROGRAM,         REQUEST, UNAVAILABLE,         "the program handle is not loaded", \
+    X(4, NO_PROGRAM, REQUEST, UNAVAILABLE, \
+      "the program handle is not loaded", \
       "load the program again") \
-    X(5,  DMA,                REQUEST, UNAVAILABLE,         "an address of the command is not mapped for the card; info: segment index", \
+    X(5, DMA, REQUEST, UNAVAILABLE, \
+      "an address of the command is not mapped for the card; info: segment index", \
       "retry; if it persists reset the card") \
-    X(6,  SCATTER_LIST,       REQUEST, INTERNAL,            "the scatter list does not cover the program's inputs and outputs; info: port", \
+    X(6, SCATTER_LIST, REQUEST, INTERNAL, \
+      "the scatter list does not cover the program's inputs and outputs; info: port", \
       "report it: the caller's buffers do not fit the program") \
-    X(7,  DEADLINE,           REQUEST, UNAVAILABLE,         "the command's deadline passed before it was done", \
+    X(7, DEADLINE, REQUEST, UNAVAILABLE, \
+      "the command's deadline passed before it was done", \
       "retry with a longer deadline or less load") \
-    X(8,  ABORTED,            REQUEST, CANCELLED,           "the command was aborted by the host", \
+    X(8, ABORTED, REQUEST, CANCELLED, \
+      "the command was aborted by the host", \
       "nothing to do") \
-    X(9,  NO_MEMORY,          REQUEST, RESOURCE_EXHAUSTED,  "card memory is full; info: KiB missing", \
+    X(9, NO_MEMORY, REQUEST, RESOURCE_EXHAUSTED, \
+      "card memory is full; info: KiB missing", \
       "unload a model, or use a card with more memory") \
-    X(16, PROGRAM_TRUNCATED,  REQUEST, INVALID_ARGUMENT,    "the program is shorter than its header says", \
+    X(16, PROGRAM_TRUNCATED, REQUEST, INVALID_ARGUMENT, \
+      "the program is shorter than its header says", \
       "compile the model again") \
-    X(17, PROGRAM_MAGIC,      REQUEST, INVALID_ARGUMENT,    "this is not a card program", \
+    X(17, PROGRAM_MAGIC, REQUEST, INVALID_ARGUMENT, \
+      "this is not a card program", \
       "compile the model again") \
-    X(18, PROGRAM_ABI,        REQUEST, FAILED_PRECONDITION, "the program's ABI is outside the card's range; info: its ABI", \
+    X(18, PROGRAM_ABI, REQUEST, FAILED_PRECONDITION, \
+      "the program's ABI is outside the card's range; info: its ABI", \
       "compile the model for this card, or update the card's firmware") \
-    X(19, PROGRAM_CRC,        REQUEST, DATA_LOSS,           "the program's bytes do not match its checksum", \
+    X(19, PROGRAM_CRC, REQUEST, DATA_LOSS, \
+      "the program's bytes do not match its checksum", \
       "fetch or compile the model again; check the disk and the link") \
-    X(20, PROGRAM_HEADER,     REQUEST, INVALID_ARGUMENT,    "a field of the program's header is out of range; info: byte offset", \
+    X(20, PROGRAM_HEADER, REQUEST, INVALID_ARGUMENT, \
+      "a field of the program's header is out of range; info: byte offset", \
       "compile the model again") \
-    X(21, PROGRAM_TENSOR,     REQUEST, INVALID_ARGUMENT,    "an entry of the tensor table is invalid; info: tensor index", \
+    X(21, PROGRAM_TENSOR, REQUEST, INVALID_ARGUMENT, \
+      "an entry of the tensor table is invalid; info: tensor index", \
       "compile the model again") \
-    X(22, PROGRAM_INSTRUCTION, REQUEST, INVALID_ARGUMENT,   "an instruction is invalid or reaches outside its tensors; info: instruction index", \
+    X(22, PROGRAM_INSTRUCTION, REQUEST, INVALID_ARGUMENT, \
+      "an instruction is invalid or reaches outside its tensors; info: instruction " \
+      "index", \
       "compile the model again") \
-    X(23, PROGRAM_CONSTANT,   REQUEST, INVALID_ARGUMENT,    "a constant lies outside the constant section; info: instruction index", \
+    X(23, PROGRAM_CONSTANT, REQUEST, INVALID_ARGUMENT, \
+      "a constant lies outside the constant section; info: instruction index", \
       "compile the model again") \
-    X(32, QUEUE_SETUP,        QUEUE,   INTERNAL,            "a queue pair was enabled with an invalid base, size or vector; info: queue", \
+    X(32, QUEUE_SETUP, QUEUE, INTERNAL, \
+      "a queue pair was enabled with an invalid base, size or vector; info: queue", \
       "report it: the driver set the pair up wrongly") \
-    X(33, QUEUE_OVERRUN,      QUEUE,   UNAVAILABLE,         "a doorbell moved past the ring; info: queue", \
+    X(33, QUEUE_OVERRUN, QUEUE, UNAVAILABLE, \
+      "a doorbell moved past the ring; info: queue", \
       "the driver resets the queue; if it persists reset the card") \
-    X(48, HANG,               FATAL,   UNAVAILABLE,         "a worker stopped making progress; info: worker", \
+    X(48, HANG, FATAL, UNAVAILABLE, \
+      "a worker stopped making progress; info: worker", \
       "reset the card") \
-    X(49, MEMORY_ECC,         FATAL,   UNAVAILABLE,         "an uncorrectable bit error in card memory", \
+    X(49, MEMORY_ECC, FATAL, UNAVAILABLE, \
+      "an uncorrectable bit error in card memory", \
       "reset the card; replace it if it happens again") \
-    X(50, FIRMWARE_ASSERT,    FATAL,   UNAVAILABLE,         "the card's firmware stopped; info: assertion", \
+    X(50, FIRMWARE_ASSERT, FATAL, UNAVAILABLE, \
+      "the card's firmware stopped; info: assertion", \
       "reset the card and report the dump") \
-    X(64, GONE,               GONE,    UNAVAILABLE,         "the card does not answer on its bus (removed, or lost power)", \
-      "check the card's seat and power; the host takes it back by itself when it returns") \
-    X(65, TIMEOUT,            FATAL,   UNAVAILABLE,         "the card did not complete the command in time (found by the host)", \
+    X(64, GONE, GONE, UNAVAILABLE, \
+      "the card does not answer on its bus (removed, or lost power)", \
+      "check the card's seat and power; the host takes it back by itself when it " \
+      "returns") \
+    X(65, TIMEOUT, FATAL, UNAVAILABLE, \
+      "the card did not complete the command in time (found by the host)", \
       "the host resets the card; if it persists replace it") \
-    X(66, CORRUPT_COMPLETION, FATAL,   UNAVAILABLE,         "a completion names a command that is not in flight (found by the host)", \
+    X(66, CORRUPT_COMPLETION, FATAL, UNAVAILABLE, \
+      "a completion names a command that is not in flight (found by the host)", \
       "the host resets the card; if it persists replace it") \
-    X(67, NOT_A_CARD,         GONE,    FAILED_PRECONDITION, "the device's magic or ABI range is not one that this driver knows", \
+    X(67, NOT_A_CARD, GONE, FAILED_PRECONDITION, \
+      "the device's magic or ABI range is not one that this driver knows", \
       "check the address, or update the host software or the card's firmware")
 /* clang-format on */
 
