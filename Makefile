@@ -54,6 +54,7 @@ format: bootstrap
 gen: bootstrap
 	$(PYTHON) -m grpc_tools.protoc -Iproto --python_out=. --mypy_out=. \
 		--grpc_python_out=. --mypy_grpc_out=. $$(cd proto && ls wire/*.proto)
+	$(PYTHON) device/abi/datasheet.py
 
 drift: gen
 	git diff --exit-code -- wire docs
