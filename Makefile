@@ -20,7 +20,7 @@ bootstrap:
 	@./bootstrap
 
 demo: bootstrap
-	@$(PYTHON) examples/digits/demo.py
+	@$(PYTHON) -m examples.digits.demo
 
 test: bootstrap ctest
 	$(PYTHON) -m pytest
@@ -53,7 +53,7 @@ format: bootstrap
 
 gen: bootstrap
 	$(PYTHON) -m grpc_tools.protoc -Iproto --python_out=. --mypy_out=. \
-		--grpc_python_out=. --mypy_grpc_out=. $$(cd proto && ls wire/*.proto)
+		$$(cd proto && ls wire/*.proto)
 	$(PYTHON) device/abi/datasheet.py
 
 drift: gen
