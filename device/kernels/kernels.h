@@ -8,7 +8,8 @@
  *
  * Over-read: a kernel may read up to TEPI_KERNEL_SLACK bytes past the last byte that an input's
  * geometry names (never before the first), and must not let those bytes reach a result. Stores
- * never touch a byte outside the output's channels. */
+ * never touch a byte outside the output's channels. The plane kernels (quantize, dequantize,
+ * copy_u8) do not over-read and assume no alignment: their planes may be the host's own memory. */
 #ifndef TEPI_KERNELS_KERNELS_H
 #define TEPI_KERNELS_KERNELS_H
 
