@@ -24,7 +24,8 @@ function(tepi_room name)
   set_property(GLOBAL APPEND PROPERTY TEPI_LIBRARIES tepi_${name})
 endfunction()
 
-# One object library per ISA suffix, since the flags differ; all of them in one archive.
+# One object library per ISA suffix, since the flags differ; all of them in one archive, and
+# TEPI_HAVE_<ISA> is defined for each.
 # Every *-amxint8.c is compiled once more with TEPI_AMX_EMULATED for the C tests, so that a
 # machine without AMX still runs that code.
 function(tepi_kernels name)
@@ -46,6 +47,8 @@ function(tepi_kernels name)
     if(sources)
       tepi_isa_objects(tepi_${name}_${isa} ${isa} "${sources}" "${ROOM_SEES}")
       target_sources(tepi_${name} PRIVATE $<TARGET_OBJECTS:tepi_${name}_${isa}>)
+      string(TOUPPER ${isa} upper)
+      target_compile_definitions(tepi_${name} PUBLIC TEPI_HAVE_${upper})
     endif()
     if(sources MATCHES "/set-${isa}\\.c")
       string(TOUPPER ${isa} upper)
