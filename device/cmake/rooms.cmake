@@ -25,7 +25,7 @@ function(tepi_room name)
 endfunction()
 
 # One object library per ISA suffix, since the flags differ; all of them in one archive, and
-# TEPI_HAVE_<ISA> is defined for each.
+# TEPI_HAVE_<ISA> is defined for each whose set-<isa>.c is there.
 # Every *-amxint8.c is compiled once more with TEPI_AMX_EMULATED for the C tests, so that a
 # machine without AMX still runs that code.
 function(tepi_kernels name)
@@ -48,7 +48,9 @@ function(tepi_kernels name)
       tepi_isa_objects(tepi_${name}_${isa} ${isa} "${sources}" "${ROOM_SEES}")
       target_sources(tepi_${name} PRIVATE $<TARGET_OBJECTS:tepi_${name}_${isa}>)
       string(TOUPPER ${isa} upper)
-      target_compile_definitions(tepi_${name} PUBLIC TEPI_HAVE_${upper})
+      if(sources MATCHES "/set-${isa}\\.c")
+        target_compile_definitions(tepi_${name} PUBLIC TEPI_HAVE_${upper})
+      endif()
     endif()
     if(sources MATCHES "/set-${isa}\\.c")
       string(TOUPPER ${isa} upper)
