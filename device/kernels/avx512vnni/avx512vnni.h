@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the AVX512-VNNI set is made of; the AMX set builds on the same functions. */
+#ifndef TEPI_KERNELS_AVX512VNNI_AVX512VNNI_H
+#define TEPI_KERNELS_AVX512VNNI_AVX512VNNI_H
+
+#include "kernels/kernels.h"
+
+extern const struct tepi_conv_kernel tepi_u8s8_dwconv3x3_1x64_avx512vnni; /* stride_w 1 or 2 */
+extern const struct tepi_conv_kernel tepi_u8s8_dwconv_1x64_avx512vnni; /* one channel per group */
+extern const struct tepi_conv_kernel tepi_u8s8_conv_6x64_avx512vnni;   /* takes all */
+
+void tepi_u8_table_64_avx512vnni(const uint8_t *table, const uint8_t *a, uint8_t *out,
+                                 size_t count);
+/* Runs the output row through the store's table, if it has one. */
+void tepi_store_table(const struct tepi_conv *conv, uint8_t *row);
+
+#endif

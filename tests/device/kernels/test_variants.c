@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Every kernel variant that this machine can run against the scalar reference, over shapes from a
+ * fixed seed. The Python tests draw more shapes for the same checks. */
+#include "check.h"
+#include "kernels/guarded.h"
+#include "kernels/variants.h"
+
+enum { ROUNDS = 400 };
+
+static struct tepi_conv_case draw_conv(uint64_t *r)
+{
+    struct tepi_conv_case s = {
+        .n = 1 + random_below(r, 2),
+        .out_h = 1 + random_below(r, 5),
+        .out_w = 1 + random_below(r, 40),
+        .kernel_h = 1 + random_below(r, 5),
+        .kernel_w = 1 + random_below(r, 5),
+        .stride_h = 1 + random_below(r, 2),
+        .stride_w = 1 + random_below(r, 3),
+        .dilation_h = 1 + random_below(r, 2),
+        .dilation_w = 1 + random_below(r, 4) / 3,
+        .groups = 1,
+        .in_padding = random_below(r, 4) ? 0 : random_below(r, 70),
+        .out_padding = random_below(r, 4) ? 0 : random_below(r, 70),
+        .zero_point = random_below(r, 256),
+        .hi = 255,
+        .has_table = random_below(r, 8) == 0,
+        .row_cut = random_below(r, 8),
+        .extreme = random_below(r, 4) == 0,
+    };
+    if (random_below(r, 3) == 0) {
+        s.lo = random_below(r, 128);
+        s.hi = s.lo + random_below(r, 256 - s.lo);
+    }
+    return s;
+}
+
+static void set_dense(struct tepi_conv_case *s, uint64_t *r)
+{
+    s->group_in = 1 + random_below(r, random_below(r, 2) ? 16 : 200);
+    s->group_out = 1 + random_below(r, random_below(r, 2) ? 48 : 200);
+    if (random_below(r, 2))
+        s->kernel_h = s->kernel_w = 1;
+}
+
+static void set_grouped(struct tepi_conv_case *s, uint64_t *r)
+{
+    s->groups = 1 + random_below(r, 12);
+    s->group_in = 1 + random_below(r, 20);
+    s->group_out = 1 + random_below(r, 40);
+}
+
+static void set_depthwise(struct tepi_conv_case *s, uint64_t *r)
+{
+    s->groups = 1 + random_below(r, 200);
+    s->group_in = s->group_out = 1;
+    if (random_below(r, 2)) {
+        s->kernel_h = s->kernel_w = 3;
+        s->dilation_w = 1;
+    }
+}
+
+static void check_convolutions(void (*narrow)(struct tepi_conv_case *, uint64_t *),
+                               int *check_failures)
+{
+    char why[TEPI_WHY_BYTES] = "";
+    for (uint32_t set = 0; set < tepi_sets(); set++) {
+        for (uint32_t variant = 0; variant < tepi_convolutions(set); variant++) {
+            uint64_t random = 1;
+            for (int round = 0; round < ROUNDS; round++) {
+                struct tepi_conv_case shape = draw_conv(&random);
+                narrow(&shape, &random);
+                if (tepi_check_conv(set, variant, &shape, random, why) == 1)
+                    fprintf(stderr, "round %d: %s\n", round, why);
+                CHECK(why[0] == 0);
+            }
+        }
+    }
+}
+
+CHECK_CASE(dense_convolution)
+{
+    check_convolutions(set_dense, check_failures);
+}
+
+CHECK_CASE(grouped_convolution)
+{
+    check_convolutions(set_grouped, check_failures);
+}
+
+CHECK_CASE(depthwise_convolution)
+{
+    check_convolutions(set_depthwise, check_failures);
+}
+
+static const struct check_case cases[] = {
+    CHECK_ENTRY(dense_convolution),
+    CHECK_ENTRY(grouped_convolution),
+    CHECK_ENTRY(depthwise_convolution),
+};
+
+CHECK_MAIN(cases)
