@@ -23,6 +23,6 @@ def digits_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def served(digits_repository: Path) -> Iterator[Served]:
     """One server for a module's tests, card control on; must stop with exit code 0."""
-    server, reader = start(digits_repository, "--card-control", "--model-control-mode=explicit")
+    server, reader = start(digits_repository, "--card-control")
     yield server
     stop(server, reader)
