@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Puts one server together out of its settings, starts it and stops it in order."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from prometheus_client import CollectorRegistry
+
+from edge_server import log
+from edge_server.address import Address, AddressError, claim_unix, parse_address
+from edge_server.card_control import CardControl
+from edge_server.card_link import CardLink, Clock, LoopClock
+from edge_server.engines.card import CardLike, SessionLike
+from edge_server.health import Health, add_reflection
+from edge_server.inference import Inference
+from edge_server.loader import Loader
+from edge_server.metrics import ServerCollector
+from edge_server.repository import Repository
+from edge_server.rpc import handlers
+from edge_server.service import InferenceService, Phase
+from edge_server.settings import Settings
+from edge_server.statistics import Counters
+from edge_server.web import WebServer
+from wire import inference_pb2, tepi_card_pb2
+
+_WORKERS = 64
+_GRPC_OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.so_reuseport", 0),  # a port in use must be an error, not a second server on it
+)
+_POLL_SECONDS = 0.02  # between looks at whether the last request has finished
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a server is built from; tests put other cards and clocks in."""
+
+    open_card: Callable[[str, int], CardLike]
+    open_session: Callable[[Path, Any, int], SessionLike]
+    clock: Clock
+
+
+def product_parts() -> Parts:
+    """The card of the product and real time."""
+    return Parts(_open_card, _open_session, LoopClock())
+
+
+def _open_card(bus: str, threads: int) -> CardLike:
+    from device.binding import Card  # noqa: PLC0415 - the C library is loaded only where it is used
+
+    card: CardLike = Card.open(bus, threads=threads)
+    return card
+
+
+def _open_session(model: Path, card: Any, threads: int) -> SessionLike:
+    from device.session import Session  # noqa: PLC0415 - as above
+
+    session: SessionLike = Session(model, card=card, threads=threads)
+    return session
+
+
+class Server:
+    """One server: `start`, then `stop`. Lives on one event loop."""
+
+    def __init__(self, settings: Settings, parts: Parts) -> None:
+        self.settings = settings
+        self.phase = Phase()
+        self.counters = Counters()
+        self.executor = ThreadPoolExecutor(_WORKERS, thread_name_prefix="tepi-worker")
+        open_card = None
+        if settings.card != "none":
+            open_card = lambda: parts.open_card(settings.card, settings.threads)  # noqa: E731
+        self.link = CardLink(settings.card, open_card, self.executor, parts.clock)
+        self.repository = Repository(
+            settings.model_repository,
+            Loader(settings.threads, parts.open_session),
+            self.link,
+            self.counters,
+            settings.max_queue_size,
+            self.executor,
+        )
+        self._inference = Inference(
+            self.repository, self.link, self.executor, settings.inline_limit_us * 1000
+        )
+        self._service = inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+        self._health = Health(self._service.full_name)
+        self._closing = AsyncExitStack()
+        self._grpc: grpc.aio.Server | None = None
+        self.grpc_address = ""
+        self.metrics_address = ""
+
+    async def start(self) -> None:
+        """Returns when every model that can be loaded is. Raises AddressError, RepositoryError."""
+        self.repository.check_root()
+        try:
+            await self._start_web()
+            await self._start_grpc()
+        except BaseException:
+            await self._closing.aclose()
+            self.executor.shutdown()
+            raise
+        self.repository.on_change = self._health.model
+        await self.link.open()
+        failed = await self.repository.load_all(self.settings.load_models)
+        served = self.repository.all_served()
+        if not served and not failed:
+            log.warning(
+                "the model repository is empty",
+                folder=self.settings.model_repository,
+                expected="<model>/<version>/model.onnx",
+            )
+        self.phase.ready = True
+        self._health.server(True)
+        log.info("ready", grpc=self.grpc_address, models=len(served), failed=failed)
+
+    async def stop(self) -> None:
+        """Not ready first, then the requests under way finish, then everything is let go."""
+        log.info("stopping")
+        self.phase.ready = False
+        self._health.stop()
+        assert self._grpc is not None
+        await self._drain()
+        await self._grpc.stop(grace=1.0)
+        await self.repository.close()
+        await self.link.close()
+        await self._closing.aclose()
+        self.executor.shutdown()
+        log.info("stopped")
+
+    async def _drain(self) -> None:
+        """Wait for the requests under way, up to `drain_seconds`."""
+        try:
+            async with asyncio.timeout(self.settings.drain_seconds):
+                while any(c.pending for c in self.counters.models.values()):
+                    await asyncio.sleep(_POLL_SECONDS)
+        except TimeoutError:
+            log.warning("requests were cut off", after_s=self.settings.drain_seconds)
+
+    async def _start_grpc(self) -> None:
+        address = parse_address("--grpc-address", self.settings.grpc_address)
+        server = grpc.aio.server(options=_GRPC_OPTIONS)
+        version = importlib.metadata.version("tepi")
+        service = InferenceService(self.repository, self._inference, self.phase, version)
+        services = [self._service.full_name, self._health.add_to(server)]
+        server.add_generic_rpc_handlers((handlers(self._service, service),))
+        if self.settings.card_control:
+            control = tepi_card_pb2.DESCRIPTOR.services_by_name["CardControl"]
+            services.append(control.full_name)
+            implementation = CardControl(self.link, self.repository)
+            server.add_generic_rpc_handlers((handlers(control, implementation),))
+        add_reflection(server, services)
+        self.grpc_address = _bind(server, address)
+        if address.path:
+            self._closing.callback(address.unlink)
+        self._grpc = server
+        await server.start()
+
+    async def _start_web(self) -> None:
+        if not self.settings.metrics_address:
+            return
+        address = parse_address("--metrics-address", self.settings.metrics_address)
+        registry = CollectorRegistry()
+        registry.register(ServerCollector(self.counters, self.link))
+        web = WebServer(registry, lambda: self.phase.ready)
+        try:
+            if address.path:
+                claim_unix(address)
+                server = await asyncio.start_unix_server(web.serve, address.path)
+                self._closing.callback(address.unlink)
+                self.metrics_address = address.text
+            else:
+                server = await asyncio.start_server(web.serve, address.host, address.port)
+                port = server.sockets[0].getsockname()[1]
+                self.metrics_address = address.with_port(port)
+        except OSError as error:
+            raise AddressError(address.refused(error.strerror or str(error))) from None
+        self._closing.callback(server.close)
+
+
+def _bind(server: grpc.aio.Server, address: Address) -> str:
+    """Listen; the address with the port that was taken."""
+    if address.path:
+        claim_unix(address)
+    try:
+        port = server.add_insecure_port(address.text)
+    except RuntimeError:
+        raise AddressError(address.refused("in use, or not an address of this machine")) from None
+    return address.text if address.path else address.with_port(port)

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `tepi serve`, `tepi infer` and `tepi card` commands."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from pathlib import Path
+
+import click
+import uvloop
+
+from edge_server import log
+from edge_server.app import Server, product_parts
+from edge_server.card_command import card
+from edge_server.infer_command import infer
+from edge_server.settings import DEFAULT_QUEUE_SIZE, Settings
+
+__all__ = ["card", "infer", "serve"]
+
+_EXAMPLES = """\b
+Examples:
+  tepi serve --model-repository models
+  tepi serve --model-repository models --card none --grpc-address unix:/run/tepi.sock
+  tepi serve --model-repository models --model-control-mode explicit --load-model digits
+
+\b
+The repository holds <model>/<version>/model.onnx and, where you want one, <model>/config.pbtxt.
+SIGTERM and SIGINT stop the server in order: it says that it is not ready, finishes the requests
+under way and exits 0. It exits 1 where it cannot start: a repository that cannot be read, an
+address in use.
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@click.option(
+    "--model-repository",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of models.",
+)
+@click.option("--grpc-address", default="127.0.0.1:8001", show_default=True,
+              help="Where gRPC listens: HOST:PORT or unix:PATH; port 0 takes a free one.")
+@click.option("--metrics-address", default="127.0.0.1:8002", show_default=True,
+              help="Where HTTP /metrics, /livez and /readyz listen; '' for nowhere.")
+@click.option("--card", "card_bus", type=click.Choice(["inproc", "none"]), default="inproc",
+              show_default=True, help="The accelerator card: the software card, or no card at all.")
+@click.option("--threads", type=click.IntRange(1, 1024), default=None,
+              help="Threads of the card and of each onnxruntime session.  [default: the "
+              "processors, less one for the network]")
+@click.option("--card-control", is_flag=True,
+              help="Offer `tepi card detach` and `attach`: for tests and maintenance.")
+@click.option("--model-control-mode", type=click.Choice(["none", "explicit"]), default="none",
+              show_default=True, help="Load every model at start, or those of --load-model alone.")
+@click.option("--load-model", "load_models", multiple=True, metavar="NAME",
+              help="A model to load at start in explicit mode; may be given again.")
+@click.option("--max-queue-size", type=click.IntRange(1), default=DEFAULT_QUEUE_SIZE,
+              show_default=True, help="Requests that may wait for one model.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text",
+              show_default=True, help="The log's lines on standard error.")
+@click.option("--json", "as_json", is_flag=True, help="Print the ready line as JSON.")
+def serve(
+    model_repository: Path,
+    grpc_address: str,
+    metrics_address: str,
+    card_bus: str,
+    threads: int | None,
+    card_control: bool,
+    model_control_mode: str,
+    load_models: tuple[str, ...],
+    max_queue_size: int,
+    log_format: str,
+    as_json: bool,
+) -> None:
+    """Serve a model repository over gRPC, on the card where it can, on onnxruntime where not."""
+    explicit = model_control_mode == "explicit"
+    if load_models and not explicit:
+        raise click.UsageError("--load-model needs --model-control-mode explicit")
+    log.configure(log_format)
+    settings = Settings(
+        model_repository=model_repository,
+        grpc_address=grpc_address,
+        metrics_address=metrics_address,
+        card=card_bus,
+        threads=threads or default_threads(),
+        card_control=card_control,
+        load_models=load_models if explicit else None,
+        max_queue_size=max_queue_size,
+    )
+    uvloop.run(_serve(settings, as_json))
+
+
+def default_threads() -> int:
+    """The processors that this process may use, less one for the network."""
+    return max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+async def _serve(settings: Settings, as_json: bool) -> None:
+    loop = asyncio.get_running_loop()
+    told = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    server = Server(settings, product_parts())
+    starting = asyncio.create_task(server.start())
+    waiting = asyncio.create_task(told.wait())
+    await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    await starting  # a stop during start waits for the models under way
+    if not told.is_set():
+        click.echo(_ready_line(server, as_json))
+        await told.wait()
+    waiting.cancel()
+    await server.stop()
+
+
+def _ready_line(server: Server, as_json: bool) -> str:
+    models = [f"{v.name}/{v.version}" for v in server.repository.all_served()]
+    if as_json:
+        return json.dumps(
+            {
+                "ready": True,
+                "grpc": server.grpc_address,
+                "metrics": server.metrics_address,
+                "card": server.link.state,
+                "models": models,
+                "pid": os.getpid(),
+            }
+        )
+    metrics = f", metrics on {server.metrics_address}" if server.metrics_address else ""
+    return (
+        f"tepi: ready: gRPC on {server.grpc_address}{metrics}, card {server.link.state}, "
+        f"{len(models)} model version{'' if len(models) == 1 else 's'}"
+    )

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The accelerator card as an engine: one device.session.Session on a card that others share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from device.errors import InputError
+from edge_server.engines.engine import Array, FeedError, TensorInfo
+
+
+class SessionLike(Protocol):
+    """What is used of device.session.Session."""
+
+    inputs: Sequence[Any]
+    outputs: Sequence[Any]
+    placement: Sequence[Any]
+
+    def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Array]) -> list[Array]:
+        """Outputs in the order of their names. Raises InputError and CardError."""
+
+    def close(self) -> None:
+        """Unload the program from the card."""
+
+
+class CardLike(Protocol):
+    """What is used of device.binding.Card."""
+
+    @property
+    def alive(self) -> bool:
+        """False from the moment that the card is off the bus."""
+
+    def attach(self) -> None:
+        """Bring a card that left the bus back; raises CardError where it is not there."""
+
+    def detach(self) -> None:
+        """Surprise removal of the software card."""
+
+    def close(self) -> None:
+        """Let go of the card."""
+
+
+OpenSession = Callable[[Path, Any, int], SessionLike]
+OpenCard = Callable[[str, int], CardLike]
+
+
+class NothingOnCard(Exception):
+    """No node of the model can run on the card; the message gives the first reason."""
+
+
+class CardEngine:
+    """A model on the card; parts that the card cannot run are onnxruntime's, inside the session."""
+
+    def __init__(self, session: SessionLike) -> None:
+        places = {row.where for row in session.placement}
+        if "card" not in places:
+            rows = list(session.placement)
+            session.close()
+            why = f": {rows[0].op} '{rows[0].node}': {rows[0].reason}" if rows else ""
+            raise NothingOnCard(f"no node runs on the card{why}")
+        self.device = "card" if places == {"card"} else "card+onnxruntime"
+        self.inputs = tuple(TensorInfo.of(i.name, i.type, i.shape) for i in session.inputs)
+        self.outputs = tuple(TensorInfo.of(o.name, o.type, o.shape) for o in session.outputs)
+        self._session = session
+
+    def run(self, names: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+        """See Engine.run."""
+        try:
+            return self._session.run(names, feeds)
+        except InputError as error:
+            raise FeedError(str(error)) from None
+
+    def close(self) -> None:
+        """See Engine.close."""
+        self._session.close()

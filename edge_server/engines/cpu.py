@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""onnxruntime on the host's processor: the fallback, and the engine of models that forbid the card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from edge_server.engines.engine import Array, EngineError, FeedError, ModelLoadError, TensorInfo
+
+_ERRORS_ONLY = 3  # onnxruntime's severity levels: 2 warning, 3 error
+_FAILURES = (
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NoModel,
+    ort_errors.NoSuchFile,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+    RuntimeError,
+)
+
+
+class OnnxRuntimeEngine:
+    """One onnxruntime session on the CPU with `threads` threads of its own."""
+
+    device = "onnxruntime"
+
+    def __init__(self, model: Path, threads: int) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _ERRORS_ONLY
+        # Threads that spin between runs would take the cores from the card and the event loop.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        except _FAILURES as error:
+            raise ModelLoadError(f"onnxruntime cannot load {model.name}: {_reason(error)}") from None
+        self.inputs = tuple(TensorInfo.of(i.name, i.type, i.shape) for i in session.get_inputs())
+        self.outputs = tuple(TensorInfo.of(o.name, o.type, o.shape) for o in session.get_outputs())
+        self._session: ort.InferenceSession | None = session
+
+    def run(self, names: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+        """See Engine.run."""
+        assert self._session is not None, "run after close"
+        try:
+            results: list[Array] = self._session.run(names, feeds)
+        except ort_errors.InvalidArgument as error:
+            raise FeedError(_reason(error)) from None
+        except _FAILURES as error:
+            raise EngineError(_reason(error)) from None
+        return results
+
+    def close(self) -> None:
+        """See Engine.close."""
+        self._session = None
+
+
+def _reason(error: BaseException) -> str:
+    """onnxruntime's message on one line, without its '[ONNXRuntimeError] : 7 : NAME :' prefix."""
+    text = " ".join(str(error).split())
+    if text.startswith("[ONNXRuntimeError]"):
+        text = text.split(" : ", 3)[-1]
+    return text

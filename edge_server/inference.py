@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way of one request: look up, decode, wait in line, run, fall back if the card fails, encode.
+
+A run that costs less than a hand-over between threads takes place on the event loop itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from concurrent.futures import Executor, Future
+from time import perf_counter_ns, time_ns
+
+from device.errors import CardError
+from edge_server.card_link import CardLink
+from edge_server.engines.engine import Array, EngineError, FeedError
+from edge_server.gate import Gate
+from edge_server.infer_codec import Wanted
+from edge_server.model_config import CardPolicy
+from edge_server.repository import Repository
+from edge_server.served import Route, ServedVersion, Slot
+from edge_server.status import Failure, RequestError, internal, invalid, unavailable
+from wire import inference_pb2 as pb
+
+_MS = 1_000_000
+
+
+class Inference:
+    """Answers requests for all models."""
+
+    def __init__(
+        self, repository: Repository, link: CardLink, executor: Executor, inline_limit_ns: int
+    ) -> None:
+        self._repository = repository
+        self._link = link
+        self._executor = executor
+        self._inline_limit_ns = inline_limit_ns
+
+    async def answer(self, request: pb.ModelInferRequest, start: int) -> bytes:
+        """A serialized ModelInferResponse. `start` is perf_counter_ns at the request's arrival.
+
+        Raises RequestError for everything that the client should read as a status.
+        """
+        served = self._repository.find(request.model_name, request.model_version)
+        counters = served.counters
+        counters.pending += 1
+        served.active += 1
+        try:
+            feeds, size = served.decoder.decode(request)
+            wanted = served.encoder.wanted(request)
+            decoded = perf_counter_ns()
+            route = served.route
+            slot = route.slot
+            if slot is not None and served.gate.idle and self._is_short(slot, size):
+                began = decoded
+                if request.parameters:
+                    _timeout(served, request)
+                try:
+                    arrays = _run(slot, wanted, feeds, size)
+                except CardError as error:
+                    arrays, route = await self._fall_back(served, error, wanted, feeds, size)
+            else:
+                arrays, route, began = await self._run_in_line(
+                    served, request, wanted, feeds, size
+                )
+            ran = perf_counter_ns()
+            response = served.encoder.encode(request.id, wanted, arrays, route.parameters)
+            counters.succeeded(
+                served.decoder.batch_of(request), time_ns() // _MS,
+                start, decoded, began, ran, perf_counter_ns(),
+            )
+            if route.reason:
+                counters.fell_back(route.reason)
+            return response
+        except RequestError as error:
+            counters.failed(error.failure, perf_counter_ns() - start)
+            raise
+        except asyncio.CancelledError:
+            counters.failed(Failure.CANCELED, perf_counter_ns() - start)
+            raise
+        except Exception:
+            counters.failed(Failure.BACKEND, perf_counter_ns() - start)
+            raise
+        finally:
+            counters.pending -= 1
+            served.leave()
+
+    def _is_short(self, slot: Slot, size: int) -> bool:
+        cost = slot.costs.of(size)
+        return cost is not None and cost < self._inline_limit_ns
+
+    async def _run_in_line(
+        self,
+        served: ServedVersion,
+        request: pb.ModelInferRequest,
+        wanted: Wanted,
+        feeds: Mapping[str, Array],
+        size: int,
+    ) -> tuple[list[Array], Route, int]:
+        """Wait for a place, then run on a worker thread."""
+        if served.route.slot is None:
+            raise _refusal(served, served.route)
+        await served.gate.enter(_timeout(served, request))
+        began = perf_counter_ns()
+        route = served.route  # the card may have come or gone meanwhile
+        slot = route.slot
+        if slot is None:
+            served.gate.leave()
+            raise _refusal(served, route)
+        try:
+            arrays = await self._run_elsewhere(slot, wanted, feeds, size, served.gate)
+        except CardError as error:
+            arrays, route = await self._fall_back(served, error, wanted, feeds, size)
+        return arrays, route, began
+
+    async def _fall_back(
+        self,
+        served: ServedVersion,
+        error: CardError,
+        wanted: Wanted,
+        feeds: Mapping[str, Array],
+        size: int,
+    ) -> tuple[list[Array], Route]:
+        """The same request on onnxruntime, past the line: it has had its turn already."""
+        why = self._link.report(error)
+        route = served.fallback(why.reason, why.detail)
+        if route.slot is None:
+            raise _refusal(served, route)
+        return await self._run_elsewhere(route.slot, wanted, feeds, size, None), route
+
+    async def _run_elsewhere(
+        self, slot: Slot, wanted: Wanted, feeds: Mapping[str, Array], size: int, gate: Gate | None
+    ) -> list[Array]:
+        """Run on a worker thread and leave `gate` after it, also where nobody waits any more."""
+        loop = asyncio.get_running_loop()
+        slot.enter()
+
+        def finished() -> None:
+            slot.leave()
+            if gate is not None:
+                gate.leave()
+
+        def done(_future: Future[list[Array]]) -> None:
+            loop.call_soon_threadsafe(finished)
+
+        future = self._executor.submit(_run, slot, wanted, feeds, size)
+        future.add_done_callback(done)
+        return await asyncio.wrap_future(future)
+
+
+def _run(slot: Slot, wanted: Wanted, feeds: Mapping[str, Array], size: int) -> list[Array]:
+    start = perf_counter_ns()
+    try:
+        arrays = slot.engine.run(wanted.names, feeds)
+    except FeedError as error:
+        raise invalid(f"the model refuses these inputs: {error}") from None
+    except EngineError as error:
+        raise internal(f"the model failed on {slot.engine.device}: {error}") from None
+    slot.costs.add(size, perf_counter_ns() - start)
+    return arrays
+
+
+def _refusal(served: ServedVersion, route: Route) -> RequestError:
+    assert served.policy is CardPolicy.REQUIRE
+    return unavailable(
+        f"model '{served.name}' requires the card (tepi_card), which cannot run it now: "
+        f"{route.detail}"
+    )
+
+
+def _timeout(served: ServedVersion, request: pb.ModelInferRequest) -> float | None:
+    """Seconds that the request may wait in line; None for as long as it takes."""
+    microseconds = served.default_timeout_us
+    parameter = request.parameters.get("timeout")
+    if parameter is not None:
+        kind = parameter.WhichOneof("parameter_choice")
+        if kind not in ("int64_param", "uint64_param"):
+            raise invalid("parameter 'timeout' must be an integer number of microseconds")
+        given = parameter.int64_param if kind == "int64_param" else parameter.uint64_param
+        if given < 0:
+            raise invalid(f"parameter 'timeout' is {given}, expected microseconds of 0 or more")
+        microseconds = given or microseconds
+    return microseconds / 1e6 if microseconds else None

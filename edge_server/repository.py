@@ -1,0 +1,404 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The models on disk and in service: load, reload without a gap, unload, look up."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+
+from edge_server import log, model_config
+from edge_server.card_link import CardLink
+from edge_server.config_text import ConfigError
+from edge_server.engines.engine import ModelLoadError
+from edge_server.loader import Loader, Report, read_config, version_folders
+from edge_server.memory import release_free_memory
+from edge_server.served import Loaded, OffCard, ServedVersion
+from edge_server.statistics import Counters
+from edge_server.status import RequestError, invalid, not_found, unavailable
+from wire import model_config_pb2 as config_pb2
+
+T = TypeVar("T")
+
+
+class RepositoryError(Exception):
+    """The repository folder cannot be used; the message says why and what to do."""
+
+
+class State(StrEnum):
+    """`state` of RepositoryIndex."""
+
+    READY = "READY"
+    UNAVAILABLE = "UNAVAILABLE"
+    LOADING = "LOADING"
+    UNLOADING = "UNLOADING"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """One row of RepositoryIndex."""
+
+    name: str
+    version: str
+    state: State
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """What a load request brings itself: a configuration, files by `version/name`, or both."""
+
+    config: config_pb2.ModelConfig | None = None
+    files: dict[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Model:
+    """A model that was asked for at least once."""
+
+    name: str
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    versions: dict[str, ServedVersion] = field(default_factory=dict)
+    states: dict[str, tuple[State, str]] = field(default_factory=dict)
+    reason: str = ""
+    scratch: TemporaryDirectory[str] | None = None
+
+
+class Repository:
+    """Every model by name. Lives on the event loop; files and engines are worked on elsewhere."""
+
+    def __init__(
+        self,
+        root: Path,
+        loader: Loader,
+        link: CardLink,
+        counters: Counters,
+        max_queue_size: int,
+        executor: Executor,
+    ) -> None:
+        self.root = root
+        self.counters = counters
+        self._loader = loader
+        self._link = link
+        self._max_queue_size = max_queue_size
+        self._executor = executor
+        self._models: dict[str, Model] = {}
+        self._served: dict[tuple[str, str], ServedVersion] = {}
+        self.on_change: Callable[[str, bool], None] = lambda _name, _ready: None
+        link.listen(self._leave_card, self._return_to_card)
+
+    # -- looking up ---------------------------------------------------------------------------
+
+    def find(self, name: str, version: str) -> ServedVersion:
+        """The version in service; an empty one means the highest. NOT_FOUND, or UNAVAILABLE."""
+        served = self._served.get((name, version))
+        if served is not None:
+            return served
+        model = self._models.get(name)
+        if model is None:
+            if name and name in self._names():
+                raise unavailable(f"model '{name}' is not loaded; load it with RepositoryModelLoad")
+            known = ", ".join(sorted(self._models)) or "none"
+            raise not_found(f"unknown model '{name}': this server has {known}")
+        if model.versions and (not version or version not in model.states):
+            there = ", ".join(sorted(model.versions, key=int))
+            raise not_found(f"model '{name}' has no version '{version}': it has {there}")
+        reason = model.states.get(version, (State.UNAVAILABLE, ""))[1] or model.reason
+        if version and version not in model.states and model.states:
+            raise not_found(f"model '{name}' has no version '{version}'")
+        raise unavailable(f"model '{name}' is not available: {reason or 'it is not loaded'}")
+
+    def versions(self, name: str) -> list[ServedVersion]:
+        """All versions in service, in ascending order."""
+        model = self._models.get(name)
+        return [model.versions[v] for v in sorted(model.versions, key=int)] if model else []
+
+    def all_served(self) -> list[ServedVersion]:
+        """Every version of every model in service."""
+        return [v for name in sorted(self._models) for v in self.versions(name)]
+
+    def index(self) -> list[IndexEntry]:
+        """Every model on disk or in memory, with the state of its versions."""
+        rows: list[IndexEntry] = []
+        for name in sorted({*self._names(), *self._models}):
+            model = self._models.get(name)
+            if model is None:
+                rows.append(IndexEntry(name, "", State.UNAVAILABLE, "not loaded"))
+            elif not model.states:
+                reason = model.reason or "unloaded"
+                rows.append(IndexEntry(name, "", State.UNAVAILABLE, reason))
+            else:
+                for version in sorted(model.states, key=int):
+                    state, reason = model.states[version]
+                    rows.append(IndexEntry(name, version, state, reason))
+        return rows
+
+    def _names(self) -> list[str]:
+        return [p.name for p in _model_folders(self.root)]
+
+    # -- loading ------------------------------------------------------------------------------
+
+    async def load_all(self, only: tuple[str, ...] | None) -> int:
+        """Load the models of the folder, or those named; returns how many could not be."""
+        names = sorted(only) if only is not None else [p.name for p in self.check_root()]
+        failed = 0
+        for name in names:
+            try:
+                await self.load(name, Override())
+            except RequestError as error:
+                failed += 1
+                log.warning("model not loaded", model=name, reason=error.message)
+        return failed
+
+    def check_root(self) -> list[Path]:
+        """The model folders. Raises RepositoryError where the repository cannot be read."""
+        try:
+            return sorted(p for p in self.root.iterdir() if _is_model_folder(p))
+        except FileNotFoundError:
+            raise RepositoryError(
+                f"model repository '{self.root}' does not exist; create it, or name another with "
+                "--model-repository"
+            ) from None
+        except NotADirectoryError:
+            raise RepositoryError(
+                f"model repository '{self.root}' is not a folder; it must hold "
+                "<model>/<version>/model.onnx"
+            ) from None
+        except OSError as error:
+            raise RepositoryError(
+                f"model repository '{self.root}' cannot be read: {error.strerror}"
+            ) from None
+
+    async def load(self, name: str, override: Override) -> None:
+        """Load or reload: the versions in service answer until the new ones are warm."""
+        folder = self.root / name
+        if not override.files and (not _is_plain(name) or not folder.is_dir()):
+            raise not_found(
+                f"failed to load '{name}': the repository has no folder of that name"
+            )
+        if not _is_plain(name):
+            raise invalid(f"'{name}' cannot be the name of a model")
+        model = self._models.setdefault(name, Model(name))
+        async with model.lock:
+            scratch = await self._call(lambda: _write_files(name, override.files))
+            if scratch is not None:
+                folder = Path(scratch.name)
+            await self._load_versions(model, folder, override, scratch)
+
+    async def _load_versions(
+        self,
+        model: Model,
+        folder: Path,
+        override: Override,
+        scratch: TemporaryDirectory[str] | None,
+    ) -> None:
+        report = Report()
+        name = model.name
+        try:
+            config, numbers = await self._call(lambda: _plan(name, folder, override, report))
+        except (ConfigError, ModelLoadError, OSError) as error:
+            model.reason = str(error)
+            _warn(name, report)
+            raise invalid(f"failed to load '{name}': {error}") from None
+        finally:
+            if not model.versions and not model.states:
+                model.states.clear()
+        fresh: dict[str, ServedVersion] = {}
+        failures: dict[str, str] = {}
+        for number in numbers:
+            version = str(number)
+            if version not in model.versions:
+                model.states[version] = (State.LOADING, "")
+            start = time.perf_counter_ns()
+            try:
+                loaded = await self._load_one(name, folder, number, config, report)
+            except (ConfigError, ModelLoadError) as error:
+                failures[version] = str(error)
+                continue
+            counters = self.counters.of(name, version)
+            counters.load_ns = time.perf_counter_ns() - start
+            fresh[version] = ServedVersion(
+                name, version, loaded, counters, self._max_queue_size, self._executor
+            )
+        _warn(name, report)
+        await self._swap(model, fresh, failures, scratch)
+        if failures:
+            text = "; ".join(f"version {v}: {why}" for v, why in failures.items())
+            model.reason = text
+            raise invalid(f"failed to load '{name}': {text}")
+
+    async def _load_one(
+        self,
+        name: str,
+        folder: Path,
+        number: int,
+        config: config_pb2.ModelConfig,
+        report: Report,
+    ) -> Loaded:
+        card = self._link.card
+        loaded = await self._call(
+            lambda: self._loader.load(name, folder, number, config, card, report)
+        )
+        for fault in report.faults:
+            self._link.report(fault)
+        report.faults.clear()
+        return loaded
+
+    async def _swap(
+        self,
+        model: Model,
+        fresh: dict[str, ServedVersion],
+        failures: dict[str, str],
+        scratch: TemporaryDirectory[str] | None,
+    ) -> None:
+        """Put `fresh` in place of what is served; versions that failed keep their old selves."""
+        old = model.versions
+        kept = {v: old[v] for v in failures if v in old}
+        leaving = [served for v, served in old.items() if v not in kept]
+        model.versions = fresh | kept
+        model.states = {v: (State.READY, "") for v in fresh}
+        for version, why in failures.items():
+            state = State.READY if version in kept else State.UNAVAILABLE
+            model.states[version] = (state, f"not reloaded: {why}" if version in kept else why)
+        model.reason = ""
+        self._publish(model)
+        for served in fresh.values():
+            route = served.route
+            log.info(
+                "model loaded",
+                model=served.name,
+                version=served.version,
+                device=route.slot.engine.device if route.slot else "none",
+                card=route.detail or "in use",
+                seconds=round(served.counters.load_ns / 1e9, 3),
+            )
+        await self._retire(leaving)
+        if not kept:
+            old_scratch, model.scratch = model.scratch, scratch
+            if old_scratch is not None:
+                await self._call(old_scratch.cleanup)
+
+    async def unload(self, name: str) -> None:
+        """Stop serving: requests under way finish, the memory goes back. NOT_FOUND if unknown."""
+        model = self._models.get(name)
+        if model is None:
+            if name in self._names():
+                return
+            raise not_found(f"failed to unload '{name}': unknown model")
+        async with model.lock:
+            leaving = list(model.versions.values())
+            model.states = {v: (State.UNLOADING, "") for v in model.versions}
+            model.versions = {}
+            self._publish(model)
+            await self._retire(leaving)
+            model.states = {s.version: (State.UNAVAILABLE, "unloaded") for s in leaving}
+            model.reason = "unloaded"
+            if model.scratch is not None:
+                scratch, model.scratch = model.scratch, None
+                await self._call(scratch.cleanup)
+            await self._call(release_free_memory)
+            log.info("model unloaded", model=name)
+
+    async def close(self) -> None:
+        """Unload everything; called when no more requests come."""
+        for name in [m.name for m in self._models.values() if m.versions]:
+            await self.unload(name)
+
+    async def _retire(self, leaving: list[ServedVersion]) -> None:
+        for served in leaving:
+            await served.retire()
+
+    def _publish(self, model: Model) -> None:
+        name = model.name
+        for key in [key for key in self._served if key[0] == name]:
+            del self._served[key]
+        for version, served in model.versions.items():
+            self._served[name, version] = served
+        if model.versions:
+            self._served[name, ""] = model.versions[max(model.versions, key=int)]
+        self._announce(name)
+
+    def _announce(self, name: str) -> None:
+        served = self._served.get((name, ""))
+        self.on_change(name, served is not None and served.ready)
+
+    # -- the card -----------------------------------------------------------------------------
+
+    def _leave_card(self, why: OffCard) -> None:
+        for served in self.all_served():
+            if served.on_card:
+                served.put_on_card(why)
+                self._announce(served.name)
+
+    async def _return_to_card(self) -> None:
+        for served in self.all_served():
+            if served.on_card:
+                continue
+            card, report = self._link.card, Report()
+            slot = await self._call(
+                lambda served=served, card=card, report=report: self._loader.load_card(  # type: ignore[misc]
+                    served.path, served.policy, card, report
+                )
+            )
+            for fault in report.faults:
+                self._link.report(fault)
+            _warn(served.name, report)
+            served.put_on_card(slot)
+            self._announce(served.name)
+
+    async def _call(self, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function)
+
+
+def _plan(
+    name: str, folder: Path, override: Override, report: Report
+) -> tuple[config_pb2.ModelConfig, list[int]]:
+    """The configuration to load with and the versions it asks for."""
+    config = override.config
+    if config is None:
+        config = read_config(folder, report)
+    report.warnings += model_config.check(config, name)
+    numbers = model_config.served_versions(config, version_folders(folder))
+    if not numbers:
+        raise ModelLoadError(f"no version folder; expected '{name}/1/{model_config.MODEL_FILE}'")
+    return config, numbers
+
+
+def _write_files(name: str, files: dict[str, bytes]) -> TemporaryDirectory[str] | None:
+    """The files of a load request in a folder of their own, which lasts as long as the model."""
+    if not files:
+        return None
+    scratch = TemporaryDirectory(prefix=f"tepi-{name}-")
+    for path, data in files.items():
+        target = Path(scratch.name) / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+    return scratch
+
+
+def _model_folders(root: Path) -> list[Path]:
+    try:
+        return [p for p in root.iterdir() if _is_model_folder(p)]
+    except OSError:
+        return []
+
+
+def _is_model_folder(path: Path) -> bool:
+    return not path.name.startswith(".") and path.is_dir()
+
+
+def _is_plain(name: str) -> bool:
+    """True for a name that stays inside the folder it is looked up in."""
+    return bool(name) and "/" not in name and "\0" not in name and not name.startswith(".")
+
+
+def _warn(name: str, report: Report) -> None:
+    for warning in report.warnings:
+        log.warning("model configuration", model=name, warning=warning)
+    report.warnings.clear()

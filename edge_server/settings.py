@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that an operator can set, read once at start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+DEFAULT_QUEUE_SIZE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One server's settings. Addresses are HOST:PORT or unix:PATH; port 0 takes a free one."""
+
+    model_repository: Path
+    grpc_address: str = "127.0.0.1:8001"
+    metrics_address: str = "127.0.0.1:8002"  # empty: no HTTP side
+    card: str = "inproc"  # the card's bus, or "none"
+    threads: int = 1  # of the software card, and of each onnxruntime session
+    card_control: bool = False
+    load_models: tuple[str, ...] | None = None  # None: every model of the repository
+    max_queue_size: int = DEFAULT_QUEUE_SIZE  # requests that wait for one model, unless its configuration says
+    inline_limit_us: int = 200  # runs cheaper than this take place on the event loop
+    drain_seconds: float = 30.0  # how long requests under way may take once told to stop
