@@ -36,9 +36,19 @@ class Entry(NamedTuple):
 
 
 COMMANDS: dict[str, Entry] = {
-    "card": Entry("edge_server.cli", "card", "See, detach and attach a running server's card."),
-    "infer": Entry("edge_server.cli", "infer", "Send one request to a running server."),
-    "serve": Entry("edge_server.cli", "serve", "Serve a model repository over gRPC."),
+    "card": Entry(
+        "edge_server.cli",
+        "card",
+        "See, take away and bring back the card of a server started with --card-control.",
+    ),
+    "infer": Entry(
+        "edge_server.cli", "infer", "Send one request to MODEL and print what comes back."
+    ),
+    "serve": Entry(
+        "edge_server.cli",
+        "serve",
+        "Serve a model repository over gRPC, on the card where it can, on onnxruntime where not.",
+    ),
 }
 
 

@@ -2,7 +2,7 @@
 """Runs `tepi` as a person would: the server as a process of its own, and single commands."""
 
 import asyncio
-import re
+import json
 import signal
 import sys
 from asyncio.subprocess import PIPE, STDOUT, Process
@@ -31,6 +31,7 @@ class ServerProcess:
             "--grpc-address=127.0.0.1:0",
             "--metrics-address=127.0.0.1:0",
             "--card-control",
+            "--json",
             stdout=PIPE,
             stderr=STDOUT,
         )
@@ -40,10 +41,9 @@ class ServerProcess:
             async with asyncio.timeout(READY_SECONDS):
                 async for line in process.stdout:
                     seen.append(line.decode(errors="replace").rstrip())
-                    ready = re.search(r"\bready\b.*?grpc\D*?(127\.0\.0\.1:\d+)", seen[-1])
-                    if ready:
+                    if seen[-1].startswith("{"):
                         log = asyncio.create_task(cls._drain(process))
-                        return cls(process, ready.group(1), log)
+                        return cls(process, json.loads(seen[-1])["grpc"], log)
         except TimeoutError:
             process.kill()
         await process.wait()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real `tepi serve` process, as e2e tests start and stop it."""
 
-import re
+import json
 import signal
 import subprocess
 import sys
@@ -29,9 +29,9 @@ class Served:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.lines.append(line.rstrip())
-            found = re.search(r"\bready\b.*?grpc\D*?([\d.]+:\d+).*?metrics\D*?([\d.]+:\d+)", line)
-            if found:
-                self.grpc, self.metrics = found.groups()
+            if line.startswith("{"):
+                said = json.loads(line)
+                self.grpc, self.metrics = said["grpc"], said["metrics"]
                 self.ready.set()
         self.ready.set()
 
@@ -45,7 +45,7 @@ def start(repository: Path, *options: str) -> tuple[Served, threading.Thread]:
     """Start it on free ports and wait until it is ready; returns it and the reader of its log."""
     command = [str(TEPI), "serve", f"--model-repository={repository}", "--grpc-address=127.0.0.1:0"]
     process = subprocess.Popen(
-        [*command, "--metrics-address=127.0.0.1:0", *options],
+        [*command, "--metrics-address=127.0.0.1:0", "--json", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
