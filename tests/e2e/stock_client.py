@@ -155,7 +155,7 @@ def case_repository(client: Any) -> None:
     assert [(m.name, m.version, m.state) for m in index] == [("digits", "1", "READY")]
     client.unload_model("digits")
     assert not client.is_model_ready("digits")
-    refused("NOT_FOUND", "digits", lambda: client.infer("digits", [image_input(images)]))
+    refused("UNAVAILABLE", "digits", lambda: client.infer("digits", [image_input(images)]))
     client.load_model("digits")
     assert client.is_model_ready("digits")
     check(client.infer("digits", [image_input(images)]), labels)
@@ -192,7 +192,7 @@ def case_what_is_not_there_yet_says_so(client: Any) -> None:
     refused("UNIMPLEMENTED", "", client.get_trace_settings)
     refused("UNIMPLEMENTED", "", client.get_log_settings)
     refused("UNIMPLEMENTED", "", lambda: client.register_system_shared_memory("a", "/a", 64))
-    refused("UNIMPLEMENTED", "", lambda: client.register_cuda_shared_memory("a", b"a", 0, 64))
+    refused("UNIMPLEMENTED", "", lambda: client.register_cuda_shared_memory("a", b"YQ==", 0, 64))
     client.unregister_cuda_shared_memory()  # measuring tools do this first; nothing to do
 
 
