@@ -13,7 +13,12 @@
  * in IEEE float32 without contraction, as ONNX QLinearConv with onnxruntime's order of operations.
  *
  * All sections are 64-byte aligned. Offsets in the header count from its first byte, constant
- * offsets from the first byte of the constant section. TEPI_NONE marks an absent one. */
+ * offsets from the first byte of the constant section. TEPI_NONE marks an absent one.
+ *
+ * Sections lie inside the image and do not overlap. Every float of an instruction or tensor, and
+ * every float constant, is finite; a zero point or offset that is subtracted from or added to a
+ * stored value is 0..255. int32 and float32 constants are 4-byte aligned. What an instruction does
+ * not use is 0 (tensor indices: TEPI_NO_TENSOR). Anything else is refused at load. */
 #ifndef TEPI_ABI_PROGRAM_H
 #define TEPI_ABI_PROGRAM_H
 
@@ -28,6 +33,14 @@
 #define TEPI_HALO_MAX         1024u      /* pixels */
 #define TEPI_KERNEL_MAX       1024u      /* kernel height, width, stride, dilation */
 #define TEPI_ARENA_MAX        (1ull << 32)
+#define TEPI_NO_TENSOR        0xffffu
+
+/* Limits of time. Work is counted as multiply-accumulates of CONV, taps times output elements of a
+ * pool, and elements touched (halo with them for FILL) of all else. A program of more than WORK_MAX
+ * for one item is refused, and so is one instruction other than CONV of more than STEPS_MAX (CONV
+ * looks at abort and deadline within, the others only before they begin). */
+#define TEPI_WORK_MAX  (1ull << 40)
+#define TEPI_STEPS_MAX (1ull << 32)
 
 struct tepi_program_header {
     uint32_t magic;
@@ -135,8 +148,10 @@ struct tepi_fill_params {
  * where strides and starts count elements from element (0,0,0,0) of the tensor's place, ignoring
  * its own strides. U8 -> U8: copy, or table. F32 -> U8: quantize by out's scale and zero point:
  * clamp(round_half_even(x / scale)) as ONNX QuantizeLinear, NaN gives the lowest value. U8 -> F32:
- * (float)(q - zero_point) * scale. I8 <-> U8: flip the top bit. F32 -> F32: copy. Quantization
- * saturates at [lo, hi]. */
+ * (float)(q - zero_point) * scale. I8 <-> U8: flip the top bit. F32 -> F32, I8 -> I8: copy. Other
+ * pairs, and a table with other types than U8, are refused. Quantization saturates at [lo, hi], and
+ * the scale in use (out's, or a's for U8 -> F32) is above 0. Every element named lies in the
+ * tensor's own bytes, halo included. dims and strides from rank on are 0. */
 struct tepi_map_params {
     uint32_t rank; /* 1..6 */
     uint32_t dims[6];
@@ -152,7 +167,8 @@ struct tepi_table_params {
     uint32_t table;
 };
 
-/* Windows as CONV, but clipped to the image, never reading the halo. */
+/* Windows as CONV, but clipped to the image, never reading the halo. Pads are at most
+ * TEPI_HALO_MAX and every window holds at least one pixel of the image. */
 struct tepi_pool_params {
     uint16_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
     uint16_t pad_top, pad_left, pad_bottom, pad_right;
@@ -170,7 +186,7 @@ struct tepi_resize_params {
 
 /* Per pixel: t = table[255 - max(a) + a[c]] (float32 [256]), sum in order of c;
  * out = min(255, (uint32)round_half_even(t * ratio / sum) + zp_out): onnxruntime's QLinearSoftmax.
- */
+ * t * ratio / sum saturates at [0, 255] before it is rounded. */
 struct tepi_softmax_params {
     uint32_t table; /* constant offset, float32[256] */
     float ratio;
@@ -179,8 +195,8 @@ struct tepi_softmax_params {
 struct tepi_instruction {
     uint8_t code;  /* enum tepi_instruction_code */
     uint8_t flags; /* must be 0 */
-    uint16_t a;    /* tensor index */
-    uint16_t b;    /* tensor index; 0xffff: none */
+    uint16_t a;    /* tensor index; TEPI_NO_TENSOR: none (FILL) */
+    uint16_t b;    /* tensor index; TEPI_NO_TENSOR: none (all but ADD and MUL) */
     uint16_t out;
     uint32_t node;     /* number of the model's node it came from, for reports */
     uint32_t reserved; /* must be 0 */

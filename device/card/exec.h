@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Instructions made ready to run: one step per instruction, everything that does not change from
+ * run to run worked out at load.
+ *
+ * Each operation is a row of one table: check (the validator), prepare (counts the bytes it keeps,
+ * then keeps them), and the step's run. */
+#ifndef TEPI_CARD_EXEC_H
+#define TEPI_CARD_EXEC_H
+
+#include "card/program_image.h"
+
+/* One run's addresses. Bases: the arena, the program's block, then each port. */
+enum { TEPI_BASE_ARENA = 0, TEPI_BASE_BLOCK = 1, TEPI_BASE_PORTS = 2 };
+struct tepi_run {
+    const struct tepi_kernel_set *kernels;
+    const struct tepi_run_control *control;
+    void *scratch; /* of the convolution kernels */
+    uint8_t *bases[TEPI_BASE_PORTS + TEPI_PORTS_MAX];
+};
+
+/* Where a tensor's element (0,0,0,0) lies. */
+struct tepi_site {
+    uint32_t base;
+    uint64_t offset;
+};
+static inline uint8_t *tepi_at(const struct tepi_run *run, const struct tepi_site *site)
+{
+    return run->bases[site->base] + site->offset;
+}
+
+/* TEPI_FAULT_OK, or why the run must stop now. */
+uint16_t tepi_run_interrupted(const struct tepi_run_control *control);
+
+/* `value` into each byte of a box of images x rows x (pixels * stride_w); rows are written as one
+ * when channels fill the pixel stride. */
+struct tepi_fill_step {
+    struct tepi_site site;
+    struct tepi_tensor tensor;
+    uint8_t value;
+    bool whole;
+};
+
+/* Strided copy: `depth` outer loops around one plane. Steps in elements of each side. */
+enum { TEPI_MAP_RANK = 6 };
+struct tepi_map_step {
+    struct tepi_site in, out;
+    uint32_t in_bytes, out_bytes; /* of one element */
+    uint32_t depth;
+    uint32_t extent[TEPI_MAP_RANK];
+    int64_t in_step[TEPI_MAP_RANK], out_step[TEPI_MAP_RANK];
+    struct tepi_plane plane;
+    struct tepi_quantization quantization;
+    uint8_t flip;
+    const uint8_t *table;
+    void (*copy)(const struct tepi_map_step *step, const struct tepi_run *run,
+                 const struct tepi_plane *plane);
+};
+
+struct tepi_conv_step {
+    struct tepi_site in, out; /* in: the first tap, padding subtracted */
+    const struct tepi_conv_kernel *kernel;
+    struct tepi_conv conv;
+    uint32_t rows_at_once; /* between two looks at abort and deadline */
+};
+
+/* Up to three loops over pixels around a call on `count` consecutive bytes. */
+struct tepi_rows {
+    uint64_t count;
+    size_t b_step;
+    uint32_t depth;
+    uint64_t extent[4], out_step[4], a_step[4], b_step_outer[4];
+};
+struct tepi_elementwise_step {
+    struct tepi_site a, b, out;
+    struct tepi_rows rows;
+    union {
+        struct tepi_add add;
+        struct tepi_mul mul;
+        const uint8_t *table;
+        struct {
+            const float *table;
+            float ratio;
+            int32_t zero_point;
+        } softmax;
+    };
+};
+
+struct tepi_pool_step {
+    struct tepi_site in, out;
+    struct tepi_pool pool;
+};
+
+struct tepi_resize_step {
+    struct tepi_site in, out;
+    struct tepi_tensor a, o;
+    const uint32_t *rows, *columns;
+};
+
+struct tepi_step {
+    uint16_t (*run)(const struct tepi_step *step, const struct tepi_run *run);
+    uint32_t node;
+    uint8_t code;
+    union {
+        struct tepi_fill_step fill;
+        struct tepi_map_step map;
+        struct tepi_conv_step conv;
+        struct tepi_elementwise_step elementwise;
+        struct tepi_pool_step pool;
+        struct tepi_resize_step resize;
+    };
+};
+
+/* What a program keeps in its block. Run once with `block` NULL to learn `used`, then again with a
+ * block of that size; each piece is 64-byte aligned with TEPI_KERNEL_SLACK behind it. */
+struct tepi_shelf {
+    uint8_t *block;
+    uint64_t used;
+};
+uint64_t tepi_shelf_reserve(struct tepi_shelf *shelf, uint64_t bytes); /* its offset */
+/* Of a piece just reserved or kept; NULL while counting. */
+void *tepi_shelf_at(const struct tepi_shelf *shelf, uint64_t offset);
+
+struct tepi_prepare {
+    const struct tepi_image *image;
+    const struct tepi_kernel_set *kernels;
+    struct tepi_shelf shelf;
+    uint64_t kernel_scratch; /* largest that any kernel asked for */
+    uint16_t fault;          /* set where the value of a kept constant is refused */
+    uint32_t instruction;    /* being prepared */
+};
+/* A copy of constants on the shelf; NULL while counting and for TEPI_NONE. */
+const void *tepi_prepare_constant(struct tepi_prepare *prepare, uint32_t offset, uint64_t bytes);
+/* The same of float32 that must be finite. Values are checked where they are kept, not before: the
+ * card's memory bounds that work, and the host cannot change them any more. */
+const float *tepi_prepare_floats(struct tepi_prepare *prepare, uint32_t offset, uint64_t count);
+/* The site of a tensor; constant tensors are copied. */
+struct tepi_site tepi_prepare_site(struct tepi_prepare *prepare, uint16_t tensor);
+struct tepi_store tepi_prepare_store(struct tepi_prepare *prepare, uint32_t table, uint8_t lo,
+                                     uint8_t hi, int32_t zero_point);
+
+/* Returns TEPI_FAULT_OK, _PROGRAM_INSTRUCTION or _PROGRAM_CONSTANT; *work is how many elementary
+ * steps (multiply-accumulates of CONV, else elements touched) a run takes. */
+typedef uint16_t tepi_check(const struct tepi_image *image,
+                            const struct tepi_instruction *instruction, uint64_t *work);
+typedef void tepi_prepare_step(struct tepi_prepare *prepare,
+                               const struct tepi_instruction *instruction, struct tepi_step *step);
+
+struct tepi_operation {
+    tepi_check *check;
+    tepi_prepare_step *prepare;
+    size_t params_bytes;
+    bool has_a, has_b;
+};
+/* NULL: no such instruction. */
+const struct tepi_operation *tepi_operation_for(uint8_t code);
+
+extern const struct tepi_operation tepi_operation_fill, tepi_operation_map, tepi_operation_conv,
+    tepi_operation_add, tepi_operation_mul, tepi_operation_table, tepi_operation_maxpool,
+    tepi_operation_avgpool, tepi_operation_resize, tepi_operation_softmax;
+
+/* Faults of the clamp and table that end CONV, ADD and MUL. */
+uint16_t tepi_check_store(const struct tepi_image *image, uint32_t table, uint8_t lo, uint8_t hi);
+/* Elements of a tensor, halo not counted. */
+uint64_t tepi_elements(const struct tepi_tensor *tensor);
+
+#endif
