@@ -36,6 +36,13 @@ sanitize: bootstrap
 	cmake --build build/sanitize
 	ctest --test-dir build/sanitize --output-on-failure --no-tests=error
 
+bench: bootstrap
+	@cmake -S device -G Ninja -DCMAKE_BUILD_TYPE=Release -DTEPI_BENCH=ON -B build/bench \
+		>build/bench.log || { cat build/bench.log; exit 1; }
+	@cmake --build build/bench
+	@for bench in build/bench/bench_*; do [ ! -x "$$bench" ] || "$$bench" || exit 1; done
+	@$(PYTHON) -m bench.serving
+
 check: bootstrap
 	ruff check .
 	ruff format --check .

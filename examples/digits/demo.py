@@ -17,6 +17,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from examples.digits.client import Answer, DigitsClient
@@ -212,7 +213,11 @@ async def run(console: Console) -> list[str]:
 def main() -> int:
     """Exit code 0 when every promise held, else 1."""
     console = Console()
-    broken = asyncio.run(run(console))
+    try:
+        broken = asyncio.run(run(console))
+    except ConnectionError as error:
+        console.print(f"[red]The demo cannot go on:[/] {escape(str(error))}", highlight=False)
+        return 1
     if broken:
         console.print(f"\n[red]{len(broken)} of the demo's promises did not hold.[/]")
     return 1 if broken else 0

@@ -53,8 +53,10 @@ def start(repository: Path, *options: str) -> tuple[Served, threading.Thread]:
     served = Served(process, repository)
     reader = threading.Thread(target=served.read)
     reader.start()
-    assert served.ready.wait(READY_SECONDS), f"not ready in time; it said:\n{served.log}"
-    assert served.grpc, f"it stopped instead of becoming ready; it said:\n{served.log}"
+    if not served.ready.wait(READY_SECONDS) or not served.grpc:
+        process.kill()
+        reader.join()
+        raise AssertionError(f"it did not become ready; it said:\n{served.log}")
     return served, reader
 
 

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+# Every folder of bench/ with C in it is one executable, bench_<folder>, over all rooms. A file's
+# ISA suffix counts as in device/kernels; what this processor family lacks is left out.
+
+set(benches ${CMAKE_CURRENT_SOURCE_DIR}/../bench)
+file(GLOB_RECURSE bench_sources CONFIGURE_DEPENDS ${benches}/*/*.c)
+file(GLOB glue CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/binding/*.c)
+get_property(libraries GLOBAL PROPERTY TEPI_LIBRARIES)
+
+set(folders "")
+foreach(source ${bench_sources})
+  get_filename_component(folder ${source} DIRECTORY)
+  list(APPEND folders ${folder})
+endforeach()
+list(REMOVE_DUPLICATES folders)
+
+foreach(folder ${folders})
+  get_filename_component(name ${folder} NAME)
+  file(GLOB sources CONFIGURE_DEPENDS ${folder}/*.c)
+  set(baseline ${sources})
+  foreach(isa ${TEPI_ISA_SUFFIXES})
+    list(FILTER baseline EXCLUDE REGEX "-${isa}\\.c$")
+  endforeach()
+  add_executable(bench_${name} ${baseline} ${glue})
+  foreach(isa ${TEPI_ISAS})
+    set(vector ${sources})
+    list(FILTER vector INCLUDE REGEX "-${isa}\\.c$")
+    if(vector)
+      tepi_isa_objects(bench_${name}_${isa} ${isa} "${vector}" kernels)
+      target_include_directories(bench_${name}_${isa} PRIVATE ${folder})
+      target_sources(bench_${name} PRIVATE $<TARGET_OBJECTS:bench_${name}_${isa}>)
+    endif()
+  endforeach()
+  target_include_directories(bench_${name} PRIVATE ${folder})
+  tepi_sees(bench_${name} abi driver card kernels binding)
+  target_link_libraries(bench_${name} PRIVATE ${libraries} Threads::Threads m)
+endforeach()
