@@ -1,0 +1,8 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef TEPI_BENCH_PEAK_H
+#define TEPI_BENCH_PEAK_H
+
+/* Operations a second, a multiply-accumulate being two, over about a millisecond. */
+double peak_avx512vnni(double (*seconds)(void));
+
+#endif
