@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.server_process import Served, start, stop
+from tests.e2e.server_process import Served, serving
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples/digits"
 
@@ -23,6 +23,5 @@ def digits_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def served(digits_repository: Path) -> Iterator[Served]:
     """One server for a module's tests, card control on; must stop with exit code 0."""
-    server, reader = start(digits_repository, "--card-control")
-    yield server
-    stop(server, reader)
+    with serving(digits_repository, "--card-control") as server:
+        yield server

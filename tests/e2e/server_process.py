@@ -6,11 +6,14 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 TEPI = Path(sys.executable).with_name("tepi")
 READY_SECONDS = 60.0
+STOP_SECONDS = 20.0
 
 
 @dataclass
@@ -41,34 +44,27 @@ class Served:
         return "\n".join(self.lines)
 
 
-def start(repository: Path, *options: str) -> tuple[Served, threading.Thread]:
-    """Start it on free ports and wait until it is ready; returns it and the reader of its log."""
-    command = [str(TEPI), "serve", f"--model-repository={repository}", "--grpc-address=127.0.0.1:0"]
-    process = subprocess.Popen(
-        [*command, "--metrics-address=127.0.0.1:0", "--json", *options],
+@contextmanager
+def serving(repository: Path, *options: str) -> Iterator[Served]:
+    """A server on free ports, ready; afterwards SIGTERM must end it with 0 and no traceback."""
+    free = ["--grpc-address=127.0.0.1:0", "--metrics-address=127.0.0.1:0"]
+    with subprocess.Popen(
+        [str(TEPI), "serve", f"--model-repository={repository}", *free, "--json", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-    )
-    served = Served(process, repository)
-    reader = threading.Thread(target=served.read)
-    reader.start()
-    if not served.ready.wait(READY_SECONDS) or not served.grpc:
-        process.kill()
-        reader.join()
-        raise AssertionError(f"it did not become ready; it said:\n{served.log}")
-    return served, reader
-
-
-def stop(served: Served, reader: threading.Thread) -> None:
-    """Stop it with SIGTERM; it must exit with 0 and never have printed a traceback."""
-    served.process.send_signal(signal.SIGTERM)
-    try:
-        code = served.process.wait(timeout=20)
-    finally:
-        served.process.kill()
-        reader.join()
-        assert served.process.stdout is not None
-        served.process.stdout.close()
+    ) as process:
+        served = Served(process, repository)
+        reader = threading.Thread(target=served.read)
+        reader.start()
+        try:
+            assert served.ready.wait(READY_SECONDS), f"not ready in time; it said:\n{served.log}"
+            assert served.grpc, f"it ended instead of becoming ready; it said:\n{served.log}"
+            yield served
+            process.send_signal(signal.SIGTERM)
+            code = process.wait(STOP_SECONDS)
+        finally:
+            process.kill()
+            reader.join()
     assert code == 0, f"the server exited with {code}; it said:\n{served.log}"
-    assert "Traceback" not in served.log
+    assert "Traceback" not in served.log, served.log
