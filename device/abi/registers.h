@@ -40,14 +40,21 @@
 #define TEPI_QUEUE_CQ_BASE    0x08u /* u64 */
 #define TEPI_QUEUE_ENTRIES    0x10u /* u32: both rings, a power of two, at least 2 */
 #define TEPI_QUEUE_VECTOR     0x14u /* u32: interrupt vector */
-#define TEPI_QUEUE_ENABLE     0x18u /* u32 */
+#define TEPI_QUEUE_ENABLE     0x18u /* u32: 1, with TEPI_QUEUE_ENABLE_LEND if wanted; or 0 */
+
+/* A hint: the thread that rings this pair's doorbell waits for the completion and has nothing else
+ * to do. A card that computes on the host's own cores may then work inside the doorbell write, for
+ * as long as it takes; other cards ignore it. */
+#define TEPI_QUEUE_ENABLE_LEND 2u
 
 /* Fault log page: entry n of a ring at TEPI_REG_FAULT_LOG + (n % ENTRIES) * 32, see faults.h. */
 #define TEPI_REG_FAULT_LOG     0x800u
 #define TEPI_FAULT_LOG_ENTRIES 64u
 
 /* Doorbells, write-only u32, of pair q: free-running tail of the submission ring and free-running
- * head of the completion ring (taken modulo the ring's entries). */
+ * head of the completion ring (taken modulo the ring's entries). A value behind the newest by at
+ * most the ring's entries is ignored: doorbells of two threads may overtake each other. A command
+ * is fetched only while its completion has a place in the completion ring. */
 #define TEPI_REG_DOORBELL        0x1000u
 #define TEPI_REG_DOORBELL_STRIDE 8u
 #define TEPI_DOORBELL_SQ_TAIL    0u
