@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The AVX512-VNNI kernel set. */
 #include "kernels/avx512vnni/avx512vnni.h"
-#include "kernels/scalar/scalar.h"
 #include "kernels/sets.h"
 
 static const struct tepi_conv_kernel *const convolutions[] = {
@@ -14,15 +13,15 @@ static const struct tepi_conv_kernel *const convolutions[] = {
 static const struct tepi_kernel_set set = {
     .isa = TEPI_KERNEL_AVX512VNNI,
     .convolutions = convolutions,
-    .add = tepi_u8_add_scalar,
-    .mul = tepi_u8_mul_scalar,
+    .add = tepi_u8_add_64_avx512vnni,
+    .mul = tepi_u8_mul_64_avx512vnni,
     .table = tepi_u8_table_64_avx512vnni,
-    .maxpool = tepi_u8_maxpool_scalar,
-    .avgpool = tepi_u8_avgpool_scalar,
-    .quantize = tepi_f32u8_quantize_scalar,
-    .dequantize = tepi_u8f32_dequantize_scalar,
-    .copy_u8 = tepi_u8_copy_scalar,
-    .softmax = tepi_u8_softmax_scalar,
+    .maxpool = tepi_u8_maxpool_64_avx512vnni,
+    .avgpool = tepi_u8_avgpool_64_avx512vnni,
+    .quantize = tepi_f32u8_quantize_64_avx512vnni,
+    .dequantize = tepi_u8f32_dequantize_64_avx512vnni,
+    .copy_u8 = tepi_u8_copy_64_avx512vnni,
+    .softmax = tepi_u8_softmax_64_avx512vnni,
 };
 
 const struct tepi_kernel_set *tepi_kernels_avx512vnni(void)

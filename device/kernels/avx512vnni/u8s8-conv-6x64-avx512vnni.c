@@ -243,7 +243,10 @@ TEPI_INLINE void tile(const struct panel *p, const uint8_t *const *in, uint8_t *
     TILES_TO_8(width) TILE(9, width) TILE(10, width) TILE(11, width) TILE(12, width)
 TILES_TO_12(1)
 TILE(13, 1)
-TILE(14, 1) TILE(15, 1) TILE(16, 1) TILES_TO_12(2) TILES_TO_8(3) TILES_TO_6(4)
+TILE(14, 1)
+TILE(15, 1)
+TILE(16, 1)
+TILES_TO_12(2) TILES_TO_8(3) TILES_TO_6(4)
 
     typedef void tile_function(const struct panel *p, const uint8_t *const *in,
                                uint8_t *const *out);

@@ -37,21 +37,26 @@ TEPI_INLINE __mmask16 tepi_mask16(size_t count)
     return count >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << count) - 1);
 }
 
-/* Constants of a store, made once per run. */
+/* Constants of a store, made once per run. Zero points are 0..255. */
 struct tepi_store_vectors {
     __m512i zero_point; /* int16 */
     __m512i lo, hi;     /* uint8 */
     __m512 highest;     /* above any result, below the range of int32 */
 };
 
-TEPI_INLINE struct tepi_store_vectors tepi_store_vectors(const struct tepi_store *store)
+TEPI_INLINE struct tepi_store_vectors tepi_store_range(int32_t zero_point, uint8_t lo, uint8_t hi)
 {
     return (struct tepi_store_vectors){
-        .zero_point = _mm512_set1_epi16((int16_t)store->zero_point),
-        .lo = _mm512_set1_epi8((char)store->lo),
-        .hi = _mm512_set1_epi8((char)store->hi),
+        .zero_point = _mm512_set1_epi16((int16_t)zero_point),
+        .lo = _mm512_set1_epi8((char)lo),
+        .hi = _mm512_set1_epi8((char)hi),
         .highest = _mm512_set1_ps(65536.0f),
     };
+}
+
+TEPI_INLINE struct tepi_store_vectors tepi_store_vectors(const struct tepi_store *store)
+{
+    return tepi_store_range(store->zero_point, store->lo, store->hi);
 }
 
 /* round_half_even(acc * m) as int32, right below 65536 and anything out of uint8's reach above it.
@@ -79,6 +84,33 @@ TEPI_INLINE __m512i tepi_in_order(__m512i bytes)
 {
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     return _mm512_permutexvar_epi32(order, bytes);
+}
+
+/* (float)(byte - offset) of 64 bytes, exactly, in the order that tepi_saturate4 undoes: a byte in
+ * the low bits of 2^23 is that much more than 2^23. */
+TEPI_INLINE void tepi_widen64(__m512i bytes, float offset, __m512 out[4])
+{
+    const __m512i magic = _mm512_set1_epi16(0x4b00);
+    const __m512 base = _mm512_set1_ps(8388608.0f + offset);
+    const __m512i zero = _mm512_setzero_si512();
+    const __m512i low = _mm512_unpacklo_epi8(bytes, zero);
+    const __m512i high = _mm512_unpackhi_epi8(bytes, zero);
+    out[0] = _mm512_castsi512_ps(_mm512_unpacklo_epi16(low, magic));
+    out[1] = _mm512_castsi512_ps(_mm512_unpackhi_epi16(low, magic));
+    out[2] = _mm512_castsi512_ps(_mm512_unpacklo_epi16(high, magic));
+    out[3] = _mm512_castsi512_ps(_mm512_unpackhi_epi16(high, magic));
+    TEPI_UNROLL
+    for (int v = 0; v < 4; v++)
+        out[v] = _mm512_sub_ps(out[v], base);
+}
+
+/* tepi_saturate4 of four vectors of unrounded results. */
+TEPI_INLINE __m512i tepi_round64(const __m512 v[4], const struct tepi_store_vectors *s)
+{
+    return tepi_saturate4(_mm512_cvtps_epi32(_mm512_min_ps(s->highest, v[0])),
+                          _mm512_cvtps_epi32(_mm512_min_ps(s->highest, v[1])),
+                          _mm512_cvtps_epi32(_mm512_min_ps(s->highest, v[2])),
+                          _mm512_cvtps_epi32(_mm512_min_ps(s->highest, v[3])), s);
 }
 
 #endif

@@ -93,10 +93,105 @@ CHECK_CASE(depthwise_convolution)
     check_convolutions(set_depthwise, check_failures);
 }
 
+CHECK_CASE(pooling)
+{
+    char why[TEPI_WHY_BYTES] = "";
+    for (uint32_t set = 0; set < tepi_sets(); set++) {
+        uint64_t random = 2;
+        for (int round = 0; round < ROUNDS; round++) {
+            uint64_t *r = &random;
+            const struct tepi_pool_case shape = {
+                .n = 1 + random_below(r, 2),
+                .in_h = 1 + random_below(r, 12),
+                .in_w = 1 + random_below(r, 12),
+                .channels = 1 + random_below(r, 200),
+                .kernel_h = 1 + random_below(r, 5),
+                .kernel_w = 1 + random_below(r, 5),
+                .stride_h = 1 + random_below(r, 3),
+                .stride_w = 1 + random_below(r, 3),
+                .dilation_h = 1 + random_below(r, 2),
+                .dilation_w = 1 + random_below(r, 2),
+                .pad_top = random_below(r, 3),
+                .pad_left = random_below(r, 3),
+                .pad_bottom = random_below(r, 3),
+                .pad_right = random_below(r, 3),
+                .in_padding = random_below(r, 3) ? 0 : random_below(r, 70),
+                .out_padding = random_below(r, 3) ? 0 : random_below(r, 70),
+                .average = random_below(r, 2),
+                .count_include_pad = random_below(r, 2),
+                .row_cut = random_below(r, 8),
+            };
+            tepi_check_pool(set, &shape, random, why);
+            if (why[0])
+                fprintf(stderr, "%s, round %d: %s\n", tepi_set_name(set), round, why);
+            CHECK(why[0] == 0);
+        }
+    }
+}
+
+CHECK_CASE(bytewise)
+{
+    char why[TEPI_WHY_BYTES] = "";
+    for (uint32_t set = 0; set < tepi_sets(); set++) {
+        uint64_t random = 3;
+        for (int round = 0; round < 4 * ROUNDS; round++) {
+            const uint32_t count = 1 + random_below(&random, round % 2 ? 1000 : 70);
+            tepi_check_bytewise(set, (uint32_t)round % 4, count, random_below(&random, 2),
+                                random_below(&random, 4) == 0, random, why);
+            if (why[0])
+                fprintf(stderr, "%s, round %d: %s\n", tepi_set_name(set), round, why);
+            CHECK(why[0] == 0);
+        }
+    }
+}
+
+/* Contiguous, transposed one way, transposed the other way, and neither. */
+static struct tepi_plane_case draw_plane(uint64_t *r)
+{
+    struct tepi_plane_case s = {
+        .kind = random_below(r, 3),
+        .rows = random_below(r, 3) ? 1 + random_below(r, 20) : 3,
+        .columns = 1 + random_below(r, 300),
+        .in_column = 1,
+        .out_column = 1,
+        .flip = random_below(r, 2) ? 0x80 : 0,
+        .odd = random_below(r, 2),
+    };
+    const uint32_t spare = random_below(r, 2) ? random_below(r, 9) : 0, way = random_below(r, 4);
+    s.in_row = s.out_row = s.columns + spare;
+    if (way & 1) {
+        s.in_row = 1;
+        s.in_column = s.rows + spare;
+    }
+    if (way & 2) {
+        s.out_row = 1;
+        s.out_column = s.rows + (random_below(r, 3) ? 0 : spare);
+    }
+    return s;
+}
+
+CHECK_CASE(planes)
+{
+    char why[TEPI_WHY_BYTES] = "";
+    for (uint32_t set = 0; set < tepi_sets(); set++) {
+        uint64_t random = 4;
+        for (int round = 0; round < 4 * ROUNDS; round++) {
+            const struct tepi_plane_case shape = draw_plane(&random);
+            tepi_check_plane(set, &shape, random, why);
+            if (why[0])
+                fprintf(stderr, "%s, round %d: %s\n", tepi_set_name(set), round, why);
+            CHECK(why[0] == 0);
+        }
+    }
+}
+
 static const struct check_case cases[] = {
     CHECK_ENTRY(dense_convolution),
     CHECK_ENTRY(grouped_convolution),
     CHECK_ENTRY(depthwise_convolution),
+    CHECK_ENTRY(pooling),
+    CHECK_ENTRY(bytewise),
+    CHECK_ENTRY(planes),
 };
 
 CHECK_MAIN(cases)
