@@ -51,9 +51,7 @@ def parse_address(option: str, text: str) -> Address:
         path = text.removeprefix("unix:")
         path = path.removeprefix("//") if path.startswith("///") else path
         if not path or len(path.encode()) > _UNIX_LIMIT:
-            raise AddressError(
-                f"{option} {text}: a socket's path has 1 to {_UNIX_LIMIT} bytes"
-            )
+            raise AddressError(f"{option} {text}: a socket's path has 1 to {_UNIX_LIMIT} bytes")
         return Address(option, f"unix:{path}", path=path)
     match = _TCP.fullmatch(text)
     if match is None or int(match["port"]) > 65535:

@@ -24,9 +24,10 @@ from edge_server.health import Health, add_reflection
 from edge_server.inference import Inference
 from edge_server.loader import Loader
 from edge_server.metrics import ServerCollector
+from edge_server.model_files import model_folders
 from edge_server.repository import Repository
 from edge_server.rpc import handlers
-from edge_server.service import InferenceService, Phase
+from edge_server.service import UNPARSED, InferenceService, Phase
 from edge_server.settings import Settings
 from edge_server.statistics import Counters
 from edge_server.web import WebServer
@@ -38,7 +39,6 @@ _GRPC_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.so_reuseport", 0),  # a port in use must be an error, not a second server on it
 )
-_POLL_SECONDS = 0.02  # between looks at whether the last request has finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +56,14 @@ def product_parts() -> Parts:
 
 
 def _open_card(bus: str, threads: int) -> CardLike:
-    from device.binding import Card  # noqa: PLC0415 - the C library is loaded only where it is used
+    from device.binding import Card
 
     card: CardLike = Card.open(bus, threads=threads)
     return card
 
 
 def _open_session(model: Path, card: Any, threads: int) -> SessionLike:
-    from device.session import Session  # noqa: PLC0415 - as above
+    from device.session import Session
 
     session: SessionLike = Session(model, card=card, threads=threads)
     return session
@@ -101,7 +101,7 @@ class Server:
 
     async def start(self) -> None:
         """Returns when every model that can be loaded is. Raises AddressError, RepositoryError."""
-        self.repository.check_root()
+        model_folders(self.settings.model_repository)
         try:
             await self._start_web()
             await self._start_grpc()
@@ -129,22 +129,13 @@ class Server:
         self.phase.ready = False
         self._health.stop()
         assert self._grpc is not None
-        await self._drain()
-        await self._grpc.stop(grace=1.0)
+        self.phase.stopping.set()
+        await self._grpc.stop(grace=self.settings.drain_seconds)  # returns with the last request
         await self.repository.close()
         await self.link.close()
         await self._closing.aclose()
         self.executor.shutdown()
         log.info("stopped")
-
-    async def _drain(self) -> None:
-        """Wait for the requests under way, up to `drain_seconds`."""
-        try:
-            async with asyncio.timeout(self.settings.drain_seconds):
-                while any(c.pending for c in self.counters.models.values()):
-                    await asyncio.sleep(_POLL_SECONDS)
-        except TimeoutError:
-            log.warning("requests were cut off", after_s=self.settings.drain_seconds)
 
     async def _start_grpc(self) -> None:
         address = parse_address("--grpc-address", self.settings.grpc_address)
@@ -152,7 +143,7 @@ class Server:
         version = importlib.metadata.version("tepi")
         service = InferenceService(self.repository, self._inference, self.phase, version)
         services = [self._service.full_name, self._health.add_to(server)]
-        server.add_generic_rpc_handlers((handlers(self._service, service),))
+        server.add_generic_rpc_handlers((handlers(self._service, service, UNPARSED),))
         if self.settings.card_control:
             control = tepi_card_pb2.DESCRIPTOR.services_by_name["CardControl"]
             services.append(control.full_name)

@@ -44,7 +44,10 @@ def _call(method: str, request: Message, address: str, as_json: bool) -> None:
 
 
 _ADDRESS = click.option(
-    "--address", default="127.0.0.1:8001", show_default=True, help="The server: HOST:PORT or unix:PATH."
+    "--address",
+    default="127.0.0.1:8001",
+    show_default=True,
+    help="The server: HOST:PORT or unix:PATH.",
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print the status as JSON.")
 

@@ -67,5 +67,3 @@ class CardControl:
                 for served in self._repository.all_served()
             ],
         )
-
-

@@ -41,25 +41,66 @@ address in use.
     required=True,
     help="Folder of models.",
 )
-@click.option("--grpc-address", default="127.0.0.1:8001", show_default=True,
-              help="Where gRPC listens: HOST:PORT or unix:PATH; port 0 takes a free one.")
-@click.option("--metrics-address", default="127.0.0.1:8002", show_default=True,
-              help="Where HTTP /metrics, /livez and /readyz listen; '' for nowhere.")
-@click.option("--card", "card_bus", type=click.Choice(["inproc", "none"]), default="inproc",
-              show_default=True, help="The accelerator card: the software card, or no card at all.")
-@click.option("--threads", type=click.IntRange(1, 1024), default=None,
-              help="Threads of the card and of each onnxruntime session.  [default: the "
-              "processors, less one for the network]")
-@click.option("--card-control", is_flag=True,
-              help="Offer `tepi card detach` and `attach`: for tests and maintenance.")
-@click.option("--model-control-mode", type=click.Choice(["none", "explicit"]), default="none",
-              show_default=True, help="Load every model at start, or those of --load-model alone.")
-@click.option("--load-model", "load_models", multiple=True, metavar="NAME",
-              help="A model to load at start in explicit mode; may be given again.")
-@click.option("--max-queue-size", type=click.IntRange(1), default=DEFAULT_QUEUE_SIZE,
-              show_default=True, help="Requests that may wait for one model.")
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text",
-              show_default=True, help="The log's lines on standard error.")
+@click.option(
+    "--grpc-address",
+    default="127.0.0.1:8001",
+    show_default=True,
+    help="Where gRPC listens: HOST:PORT or unix:PATH; port 0 takes a free one.",
+)
+@click.option(
+    "--metrics-address",
+    default="127.0.0.1:8002",
+    show_default=True,
+    help="Where HTTP /metrics, /livez and /readyz listen; '' for nowhere.",
+)
+@click.option(
+    "--card",
+    "card_bus",
+    type=click.Choice(["inproc", "none"]),
+    default="inproc",
+    show_default=True,
+    help="The accelerator card: the software card, or no card at all.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    default=None,
+    help="Threads of the card and of each onnxruntime session.  [default: the "
+    "processors, less one for the network]",
+)
+@click.option(
+    "--card-control",
+    is_flag=True,
+    help="Offer `tepi card detach` and `attach`: for tests and maintenance.",
+)
+@click.option(
+    "--model-control-mode",
+    type=click.Choice(["none", "explicit"]),
+    default="none",
+    show_default=True,
+    help="Load every model at start, or those of --load-model alone.",
+)
+@click.option(
+    "--load-model",
+    "load_models",
+    multiple=True,
+    metavar="NAME",
+    help="A model to load at start in explicit mode; may be given again.",
+)
+@click.option(
+    "--max-queue-size",
+    type=click.IntRange(1),
+    default=DEFAULT_QUEUE_SIZE,
+    show_default=True,
+    help="Requests that may wait for one model.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="The log's lines on standard error.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the ready line as JSON.")
 def serve(
     model_repository: Path,

@@ -18,7 +18,7 @@ M = TypeVar("M", bound=Message)
 
 
 class CallError(Exception):
-    """The server answered with an error, or did not answer; the message says which and what to do."""
+    """The server answered with an error or not at all; the message says which and what to do."""
 
 
 class Client:

@@ -35,16 +35,36 @@ standard input) or NAME=JSON. Exit code 1: the server refused the request or can
 
 @click.command(epilog=_EXAMPLES)
 @click.argument("model")
-@click.option("--address", default="127.0.0.1:8001", show_default=True,
-              help="The server: HOST:PORT or unix:PATH.")
+@click.option(
+    "--address",
+    default="127.0.0.1:8001",
+    show_default=True,
+    help="The server: HOST:PORT or unix:PATH.",
+)
 @click.option("--model-version", default="", help="Version; the highest where none is given.")
-@click.option("--input", "inputs", multiple=True, metavar="NAME=VALUE", help="One input; see below.")
-@click.option("--output", "outputs", multiple=True, metavar="NAME",
-              help="An output to ask for; all of them where none is given.")
-@click.option("--random", "at_random", is_flag=True,
-              help="Make up the inputs that are not given; open dimensions become 1.")
-@click.option("--timeout", type=click.FloatRange(min=0.001), default=30.0, show_default=True,
-              help="Seconds to wait for the answer.")
+@click.option(
+    "--input", "inputs", multiple=True, metavar="NAME=VALUE", help="One input; see below."
+)
+@click.option(
+    "--output",
+    "outputs",
+    multiple=True,
+    metavar="NAME",
+    help="An output to ask for; all of them where none is given.",
+)
+@click.option(
+    "--random",
+    "at_random",
+    is_flag=True,
+    help="Make up the inputs that are not given; open dimensions become 1.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.001),
+    default=30.0,
+    show_default=True,
+    help="Seconds to wait for the answer.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the whole answer as JSON.")
 def infer(
     model: str,
@@ -125,7 +145,7 @@ def _request(
 
 
 def _value(name: str, text: str, datatype: Datatype, shape: tuple[int, ...]) -> Array:
-    """The array that `text` stands for, in the model's type; a missing batch of 1 is put in front."""
+    """The array that `text` stands for, in the model's type, with a missing batch of 1 in front."""
     try:
         array = _read(name, text[1:]) if text.startswith("@") else np.asarray(json.loads(text))
     except (OSError, ValueError, KeyError) as error:

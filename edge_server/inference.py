@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from concurrent.futures import Executor, Future
-from time import perf_counter_ns, time_ns
+from time import perf_counter_ns
 
 from device.errors import CardError
 from edge_server.card_link import CardLink
 from edge_server.engines.engine import Array, EngineError, FeedError
+from edge_server.frames import Frames
 from edge_server.gate import Gate
 from edge_server.infer_codec import Wanted
 from edge_server.model_config import CardPolicy
@@ -21,8 +22,6 @@ from edge_server.repository import Repository
 from edge_server.served import Route, ServedVersion, Slot
 from edge_server.status import Failure, RequestError, internal, invalid, unavailable
 from wire import inference_pb2 as pb
-
-_MS = 1_000_000
 
 
 class Inference:
@@ -35,40 +34,66 @@ class Inference:
         self._link = link
         self._executor = executor
         self._inline_limit_ns = inline_limit_ns
+        self._frames = Frames()
+        repository.on_publish = self._frames.forget
 
-    async def answer(self, request: pb.ModelInferRequest, start: int) -> bytes:
-        """A serialized ModelInferResponse. `start` is perf_counter_ns at the request's arrival.
+    async def answer(self, data: bytes) -> bytes:
+        """A serialized ModelInferResponse to a serialized ModelInferRequest.
 
-        Raises RequestError for everything that the client should read as a status.
+        Raises RequestError for what the client should read as a status, and DecodeError.
         """
+        start = perf_counter_ns()
+        frame = self._frames.get(data)
+        feeds = frame.feeds(data) if frame is not None else None
+        if frame is None or feeds is None:
+            return await self._first_of_its_kind(data, start)
+        return await self._run(
+            frame.served, frame.request, frame.wanted, feeds, frame.size, frame.batch, start
+        )
+
+    async def _first_of_its_kind(self, data: bytes, start: int) -> bytes:
+        """Parse and check, then answer."""
+        request = pb.ModelInferRequest.FromString(data)
         served = self._repository.find(request.model_name, request.model_version)
-        counters = served.counters
-        counters.pending += 1
-        served.active += 1
         try:
             feeds, size = served.decoder.decode(request)
             wanted = served.encoder.wanted(request)
-            decoded = perf_counter_ns()
+        except RequestError as error:
+            served.counters.failed(error.failure, perf_counter_ns() - start)
+            raise
+        self._frames.learn(data, request, served, wanted, feeds)
+        batch = served.decoder.batch_of(request)
+        return await self._run(served, request, wanted, feeds, size, batch, start)
+
+    async def _run(
+        self,
+        served: ServedVersion,
+        request: pb.ModelInferRequest,
+        wanted: Wanted,
+        feeds: Mapping[str, Array],
+        size: int,
+        batch: int,
+        start: int,
+    ) -> bytes:
+        """Everything after decoding."""
+        counters = served.counters
+        counters.pending += 1
+        served.active += 1
+        decoded = perf_counter_ns()
+        try:
             route = served.route
             slot = route.slot
             if slot is not None and served.gate.idle and self._is_short(slot, size):
                 began = decoded
-                if request.parameters:
-                    _timeout(served, request)
                 try:
                     arrays = _run(slot, wanted, feeds, size)
                 except CardError as error:
                     arrays, route = await self._fall_back(served, error, wanted, feeds, size)
             else:
-                arrays, route, began = await self._run_in_line(
-                    served, request, wanted, feeds, size
-                )
+                arrays, route, began = await self._run_in_line(served, request, wanted, feeds, size)
             ran = perf_counter_ns()
             response = served.encoder.encode(request.id, wanted, arrays, route.parameters)
-            counters.succeeded(
-                served.decoder.batch_of(request), time_ns() // _MS,
-                start, decoded, began, ran, perf_counter_ns(),
-            )
+            counters.succeeded(batch, start, decoded, began, ran, perf_counter_ns())
             if route.reason:
                 counters.fell_back(route.reason)
             return response

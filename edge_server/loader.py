@@ -76,8 +76,9 @@ def read_config(folder: Path, report: Report) -> config_pb2.ModelConfig:
 def version_folders(folder: Path) -> list[int]:
     """The numeric subfolders, in ascending order."""
     return sorted(
-        int(p.name) for p in folder.iterdir() if p.name.isdecimal() and p.name.isascii()
-        and str(int(p.name)) == p.name and p.is_dir()
+        int(p.name)
+        for p in folder.iterdir()
+        if p.name.isdecimal() and p.name.isascii() and str(int(p.name)) == p.name and p.is_dir()
     )
 
 

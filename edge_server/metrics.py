@@ -51,6 +51,8 @@ class ServerCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """See prometheus_client.registry.Collector."""
         models = sorted(self._counters.models.items())
+        for _, counters in models:
+            counters.settle()
         yield from _model_counts(models)
         yield from _failures(models)
         yield from _gauges(models)
@@ -62,8 +64,8 @@ class ServerCollector(Collector):
         state = GaugeMetricFamily(
             "tepi_card_state", "1 for the state that the card is in", labels=("bus", "state")
         )
-        for name in CardState:
-            state.add_metric((self._link.bus, name), float(name is self._link.state))
+        for each in CardState:
+            state.add_metric((self._link.bus, each), float(each is self._link.state))
         yield state
         faults = CounterMetricFamily(
             "tepi_card_faults", "Faults that the card answered with", labels=("bus", "code")

@@ -47,11 +47,13 @@ def from_json(text: str, model: str) -> config_pb2.ModelConfig:
     try:
         return json_format.Parse(text, config_pb2.ModelConfig(), ignore_unknown_fields=True)
     except json_format.ParseError as error:
-        raise ConfigError(f"config parameter for '{model}' is not a model configuration: {error}")
+        raise ConfigError(
+            f"config parameter for '{model}' is not a model configuration: {error}"
+        ) from None
 
 
 def check(config: config_pb2.ModelConfig, folder: str) -> list[str]:
-    """Warnings about what will not be acted upon. Raises ConfigError where serving is impossible."""
+    """Warnings about what is not acted upon. Raises ConfigError where serving is impossible."""
     if config.name and config.name != folder:
         raise ConfigError(f"name is '{config.name}', expected '{folder}' as the folder is called")
     if config.platform not in ("", PLATFORM, "onnxruntime"):
@@ -63,7 +65,9 @@ def check(config: config_pb2.ModelConfig, folder: str) -> list[str]:
     if config.model_transaction_policy.decoupled:
         raise ConfigError("model_transaction_policy.decoupled: ONNX models answer exactly once")
     if not 0 <= config.max_batch_size <= _MODEL_BATCH_LIMIT:
-        raise ConfigError(f"max_batch_size {config.max_batch_size} is not in 0…{_MODEL_BATCH_LIMIT}")
+        raise ConfigError(
+            f"max_batch_size {config.max_batch_size} is not in 0…{_MODEL_BATCH_LIMIT}"
+        )
     name = config.default_model_filename
     if name and ("/" in name or name in (".", "..")):
         raise ConfigError(f"default_model_filename '{name}' must be a file in the version folder")
@@ -84,7 +88,9 @@ def policy(config: config_pb2.ModelConfig) -> CardPolicy:
         return CardPolicy(value)
     except ValueError:
         choices = ", ".join(CardPolicy)
-        raise ConfigError(f"parameter {POLICY_PARAMETER} is '{value}', expected one of {choices}")
+        raise ConfigError(
+            f"parameter {POLICY_PARAMETER} is '{value}', expected one of {choices}"
+        ) from None
 
 
 def instances(config: config_pb2.ModelConfig) -> int:
@@ -214,7 +220,9 @@ def _configured(
             f"dims {list(dims)}, both without -1"
         )
     spec = _spec(info, dims, batched)
-    return TensorSpec(spec.name, spec.datatype, spec.shape, ((-1,) if batched else ()) + engine_dims)
+    return TensorSpec(
+        spec.name, spec.datatype, spec.shape, ((-1,) if batched else ()) + engine_dims
+    )
 
 
 def _narrower(dims: Sequence[int], model: Sequence[int]) -> tuple[int, ...]:

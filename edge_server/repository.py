@@ -9,26 +9,31 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-from edge_server import log, model_config
+from edge_server import log
 from edge_server.card_link import CardLink
 from edge_server.config_text import ConfigError
 from edge_server.engines.engine import ModelLoadError
-from edge_server.loader import Loader, Report, read_config, version_folders
+from edge_server.loader import Loader, Report
 from edge_server.memory import release_free_memory
+from edge_server.model_files import (
+    Override,
+    RepositoryError,
+    is_plain,
+    model_folders,
+    plan,
+    write_files,
+)
 from edge_server.served import Loaded, OffCard, ServedVersion
 from edge_server.statistics import Counters
 from edge_server.status import RequestError, invalid, not_found, unavailable
 from wire import model_config_pb2 as config_pb2
 
 T = TypeVar("T")
-
-
-class RepositoryError(Exception):
-    """The repository folder cannot be used; the message says why and what to do."""
 
 
 class State(StrEnum):
@@ -48,14 +53,6 @@ class IndexEntry:
     version: str
     state: State
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Override:
-    """What a load request brings itself: a configuration, files by `version/name`, or both."""
-
-    config: config_pb2.ModelConfig | None = None
-    files: dict[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -91,6 +88,7 @@ class Repository:
         self._models: dict[str, Model] = {}
         self._served: dict[tuple[str, str], ServedVersion] = {}
         self.on_change: Callable[[str, bool], None] = lambda _name, _ready: None
+        self.on_publish: Callable[[], None] = lambda: None
         link.listen(self._leave_card, self._return_to_card)
 
     # -- looking up ---------------------------------------------------------------------------
@@ -106,13 +104,13 @@ class Repository:
                 raise unavailable(f"model '{name}' is not loaded; load it with RepositoryModelLoad")
             known = ", ".join(sorted(self._models)) or "none"
             raise not_found(f"unknown model '{name}': this server has {known}")
-        if model.versions and (not version or version not in model.states):
-            there = ", ".join(sorted(model.versions, key=int))
+        if version and model.states and version not in model.states:
+            there = ", ".join(sorted(model.states, key=int))
             raise not_found(f"model '{name}' has no version '{version}': it has {there}")
-        reason = model.states.get(version, (State.UNAVAILABLE, ""))[1] or model.reason
-        if version and version not in model.states and model.states:
-            raise not_found(f"model '{name}' has no version '{version}'")
-        raise unavailable(f"model '{name}' is not available: {reason or 'it is not loaded'}")
+        state, reason = model.states.get(version, (State.UNAVAILABLE, model.reason))
+        raise unavailable(
+            f"model '{name}' is not available: {reason or model.reason or state.lower()}"
+        )
 
     def versions(self, name: str) -> list[ServedVersion]:
         """All versions in service, in ascending order."""
@@ -140,13 +138,16 @@ class Repository:
         return rows
 
     def _names(self) -> list[str]:
-        return [p.name for p in _model_folders(self.root)]
+        try:
+            return [p.name for p in model_folders(self.root)]
+        except RepositoryError:
+            return []  # gone since the start: what is loaded goes on
 
     # -- loading ------------------------------------------------------------------------------
 
     async def load_all(self, only: tuple[str, ...] | None) -> int:
         """Load the models of the folder, or those named; returns how many could not be."""
-        names = sorted(only) if only is not None else [p.name for p in self.check_root()]
+        names = sorted(only) if only is not None else self._names()
         failed = 0
         for name in names:
             try:
@@ -156,37 +157,16 @@ class Repository:
                 log.warning("model not loaded", model=name, reason=error.message)
         return failed
 
-    def check_root(self) -> list[Path]:
-        """The model folders. Raises RepositoryError where the repository cannot be read."""
-        try:
-            return sorted(p for p in self.root.iterdir() if _is_model_folder(p))
-        except FileNotFoundError:
-            raise RepositoryError(
-                f"model repository '{self.root}' does not exist; create it, or name another with "
-                "--model-repository"
-            ) from None
-        except NotADirectoryError:
-            raise RepositoryError(
-                f"model repository '{self.root}' is not a folder; it must hold "
-                "<model>/<version>/model.onnx"
-            ) from None
-        except OSError as error:
-            raise RepositoryError(
-                f"model repository '{self.root}' cannot be read: {error.strerror}"
-            ) from None
-
     async def load(self, name: str, override: Override) -> None:
         """Load or reload: the versions in service answer until the new ones are warm."""
         folder = self.root / name
-        if not override.files and (not _is_plain(name) or not folder.is_dir()):
-            raise not_found(
-                f"failed to load '{name}': the repository has no folder of that name"
-            )
-        if not _is_plain(name):
+        if not override.files and (not is_plain(name) or not folder.is_dir()):
+            raise not_found(f"failed to load '{name}': the repository has no folder of that name")
+        if not is_plain(name):
             raise invalid(f"'{name}' cannot be the name of a model")
         model = self._models.setdefault(name, Model(name))
         async with model.lock:
-            scratch = await self._call(lambda: _write_files(name, override.files))
+            scratch = await self._call(lambda: write_files(name, override.files))
             if scratch is not None:
                 folder = Path(scratch.name)
             await self._load_versions(model, folder, override, scratch)
@@ -201,7 +181,7 @@ class Repository:
         report = Report()
         name = model.name
         try:
-            config, numbers = await self._call(lambda: _plan(name, folder, override, report))
+            config, numbers = await self._call(lambda: plan(name, folder, override, report))
         except (ConfigError, ModelLoadError, OSError) as error:
             model.reason = str(error)
             _warn(name, report)
@@ -262,7 +242,7 @@ class Repository:
         kept = {v: old[v] for v in failures if v in old}
         leaving = [served for v, served in old.items() if v not in kept]
         model.versions = fresh | kept
-        model.states = {v: (State.READY, "") for v in fresh}
+        model.states = dict.fromkeys(fresh, (State.READY, ""))
         for version, why in failures.items():
             state = State.READY if version in kept else State.UNAVAILABLE
             model.states[version] = (state, f"not reloaded: {why}" if version in kept else why)
@@ -293,7 +273,7 @@ class Repository:
             raise not_found(f"failed to unload '{name}': unknown model")
         async with model.lock:
             leaving = list(model.versions.values())
-            model.states = {v: (State.UNLOADING, "") for v in model.versions}
+            model.states = dict.fromkeys(model.versions, (State.UNLOADING, ""))
             model.versions = {}
             self._publish(model)
             await self._retire(leaving)
@@ -322,6 +302,7 @@ class Repository:
             self._served[name, version] = served
         if model.versions:
             self._served[name, ""] = model.versions[max(model.versions, key=int)]
+        self.on_publish()
         self._announce(name)
 
     def _announce(self, name: str) -> None:
@@ -340,12 +321,11 @@ class Repository:
         for served in self.all_served():
             if served.on_card:
                 continue
-            card, report = self._link.card, Report()
-            slot = await self._call(
-                lambda served=served, card=card, report=report: self._loader.load_card(  # type: ignore[misc]
-                    served.path, served.policy, card, report
-                )
+            report = Report()
+            load = partial(
+                self._loader.load_card, served.path, served.policy, self._link.card, report
             )
+            slot = await self._call(load)
             for fault in report.faults:
                 self._link.report(fault)
             _warn(served.name, report)
@@ -354,48 +334,6 @@ class Repository:
 
     async def _call(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function)
-
-
-def _plan(
-    name: str, folder: Path, override: Override, report: Report
-) -> tuple[config_pb2.ModelConfig, list[int]]:
-    """The configuration to load with and the versions it asks for."""
-    config = override.config
-    if config is None:
-        config = read_config(folder, report)
-    report.warnings += model_config.check(config, name)
-    numbers = model_config.served_versions(config, version_folders(folder))
-    if not numbers:
-        raise ModelLoadError(f"no version folder; expected '{name}/1/{model_config.MODEL_FILE}'")
-    return config, numbers
-
-
-def _write_files(name: str, files: dict[str, bytes]) -> TemporaryDirectory[str] | None:
-    """The files of a load request in a folder of their own, which lasts as long as the model."""
-    if not files:
-        return None
-    scratch = TemporaryDirectory(prefix=f"tepi-{name}-")
-    for path, data in files.items():
-        target = Path(scratch.name) / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
-    return scratch
-
-
-def _model_folders(root: Path) -> list[Path]:
-    try:
-        return [p for p in root.iterdir() if _is_model_folder(p)]
-    except OSError:
-        return []
-
-
-def _is_model_folder(path: Path) -> bool:
-    return not path.name.startswith(".") and path.is_dir()
-
-
-def _is_plain(name: str) -> bool:
-    """True for a name that stays inside the folder it is looked up in."""
-    return bool(name) and "/" not in name and "\0" not in name and not name.startswith(".")
 
 
 def _warn(name: str, report: Report) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 
 from edge_server import log
 from edge_server.status import RequestError, invalid
@@ -23,11 +23,14 @@ from edge_server.status import RequestError, invalid
 Handler = Callable[[Any, Any], Awaitable[Any]]
 
 
-def handlers(service: ServiceDescriptor, implementation: object) -> grpc.GenericRpcHandler:
+def handlers(
+    service: ServiceDescriptor, implementation: object, unparsed: frozenset[str] = frozenset()
+) -> grpc.GenericRpcHandler:
     """Every method of `service`, each answered by the attribute of its name.
 
-    A unary method takes the request message and returns the response message, or its bytes; a
-    stream takes an async iterator of request bytes and is an async generator of the same kind.
+    A unary method takes the request message and returns the response message; one named in
+    `unparsed` takes and returns bytes. A stream takes an async iterator of request bytes and is an
+    async generator of response bytes.
     """
     methods = {}
     for method in service.methods:
@@ -35,25 +38,29 @@ def handlers(service: ServiceDescriptor, implementation: object) -> grpc.Generic
         if method.client_streaming:
             methods[method.name] = grpc.stream_stream_rpc_method_handler(_stream(method, function))
         else:
-            methods[method.name] = grpc.unary_unary_rpc_method_handler(_unary(method, function))
+            methods[method.name] = grpc.unary_unary_rpc_method_handler(
+                _unary(method, function, method.name in unparsed)
+            )
     return grpc.method_handlers_generic_handler(service.full_name, methods)
 
 
-def _unary(method: MethodDescriptor, function: Callable[[Any], Awaitable[Message | bytes]]) -> Handler:
+def _unary(
+    method: MethodDescriptor, function: Callable[[Any], Awaitable[Any]], raw: bool
+) -> Handler:
     parse = message_factory.GetMessageClass(method.input_type).FromString
-    name = method.full_name
 
-    async def call(data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+    async def call(data: bytes, context: Any) -> Any:
         try:
-            response = await function(parse(data))
-            return response if isinstance(response, bytes) else response.SerializeToString()
+            if raw:
+                return await function(data)
+            return (await function(parse(data))).SerializeToString()
         except RequestError as error:
             await context.abort(error.code, error.message)
         except DecodeError:
-            error = malformed(method)
-            await context.abort(error.code, error.message)
+            refusal = malformed(method)
+            await context.abort(refusal.code, refusal.message)
         except Exception:
-            await context.abort(grpc.StatusCode.INTERNAL, defect(name))
+            await context.abort(grpc.StatusCode.INTERNAL, defect(method.full_name))
         raise AssertionError("abort returned")
 
     return call

@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from time import perf_counter_ns
+from dataclasses import dataclass, field
 
 from edge_server import model_config
 from edge_server.config_text import ConfigError
 from edge_server.inference import Inference
-from edge_server.repository import Override, Repository, State
+from edge_server.model_files import Override
+from edge_server.repository import Repository, State
 from edge_server.served import ServedVersion
 from edge_server.statistics_message import statistics_message
 from edge_server.status import RequestError, invalid, not_found, unimplemented
@@ -19,6 +20,7 @@ from edge_server.stream import answer_stream
 from wire import inference_pb2 as pb
 
 SERVER_NAME = "tepi"
+UNPARSED = frozenset({"ModelInfer"})  # methods that take and return bytes
 EXTENSIONS = (
     "classification",
     "model_repository",
@@ -31,9 +33,10 @@ EXTENSIONS = (
 
 @dataclass(slots=True)
 class Phase:
-    """Whether the server takes requests: false while it loads at start and once it stops."""
+    """Whether the server takes requests: not while it loads at start nor once it stops."""
 
     ready: bool = False
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class InferenceService:
@@ -77,19 +80,21 @@ class InferenceService:
             name=served.name,
             versions=[v.version for v in self._repository.versions(served.name)],
             platform=model_config.PLATFORM,
-            inputs=[tensor(name=s.name, datatype=s.datatype.wire, shape=s.shape)
-                    for s in served.inputs],
-            outputs=[tensor(name=s.name, datatype=s.datatype.wire, shape=s.shape)
-                     for s in served.outputs],
+            inputs=[
+                tensor(name=s.name, datatype=s.datatype.wire, shape=s.shape) for s in served.inputs
+            ],
+            outputs=[
+                tensor(name=s.name, datatype=s.datatype.wire, shape=s.shape) for s in served.outputs
+            ],
         )
 
-    async def ModelInfer(self, request: pb.ModelInferRequest) -> bytes:
+    async def ModelInfer(self, request: bytes) -> bytes:
         """See Inference.answer."""
-        return await self._inference.answer(request, perf_counter_ns())
+        return await self._inference.answer(request)
 
     def ModelStreamInfer(self, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """See edge_server.stream."""
-        return answer_stream(requests, self._inference)
+        return answer_stream(requests, self._inference, self._phase.stopping)
 
     async def ModelConfig(self, request: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
         """The configuration in force, completed from the model."""

@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-
 DEFAULT_QUEUE_SIZE = 4096
 
 
@@ -21,6 +20,8 @@ class Settings:
     threads: int = 1  # of the software card, and of each onnxruntime session
     card_control: bool = False
     load_models: tuple[str, ...] | None = None  # None: every model of the repository
-    max_queue_size: int = DEFAULT_QUEUE_SIZE  # requests that wait for one model, unless its configuration says
+    max_queue_size: int = (
+        DEFAULT_QUEUE_SIZE  # requests that wait for one model, unless its configuration says
+    )
     inline_limit_us: int = 200  # runs cheaper than this take place on the event loop
     drain_seconds: float = 30.0  # how long requests under way may take once told to stop

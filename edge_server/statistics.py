@@ -4,6 +4,7 @@ thread writes, and a reader on the same thread sees them between two requests.""
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ BOUNDS_US = (
     *(10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 2e3, 5e3, 1e4),
     *(2e4, 5e4, 1e5, 2e5, 5e5, 1e6, 2e6, 5e6, 1e7),
 )
+_RECENT = 256  # answered requests that are kept before they are added up
 _BOUNDS_NS = tuple(int(b * 1000) for b in BOUNDS_US)
 
 
@@ -52,7 +54,10 @@ class BatchCounters:
 
 @dataclass(slots=True)
 class ModelCounters:
-    """One model version since the server started; a reload goes on counting."""
+    """One model version since the server started; a reload goes on counting.
+
+    Readers call `settle` first.
+    """
 
     success: Duration = field(default_factory=Duration)
     fail: Duration = field(default_factory=Duration)
@@ -69,26 +74,37 @@ class ModelCounters:
     compute_infer: Histogram = field(default_factory=Histogram)
     compute_output: Histogram = field(default_factory=Histogram)
     batches: dict[int, BatchCounters] = field(default_factory=dict)
+    recent: list[tuple[int, int, int, int, int, int]] = field(default_factory=list)
 
     def succeeded(
-        self, batch: int, now_ms: int, start: int, decoded: int, began: int, ran: int, done: int
+        self, batch: int, start: int, decoded: int, began: int, ran: int, done: int
     ) -> None:
         """One answered request, by the perf_counter_ns at the end of each of its phases."""
-        self.success.add(done - start)
-        self.inference_count += batch
-        self.execution_count += 1
-        self.last_inference_ms = now_ms
-        self.request.add(done - start)
-        self.compute_input.add(decoded - start)
-        self.queue.add(began - decoded)
-        self.compute_infer.add(ran - began)
-        self.compute_output.add(done - ran)
-        counters = self.batches.get(batch)
-        if counters is None:
-            counters = self.batches[batch] = BatchCounters()
-        counters.compute_input.add(decoded - start)
-        counters.compute_infer.add(ran - began)
-        counters.compute_output.add(done - ran)
+        self.recent.append((batch, start, decoded, began, ran, done))
+        if len(self.recent) == _RECENT:
+            self.settle()
+
+    def settle(self) -> None:
+        """Bring the totals up to date. Many at once cost a request less than one by one."""
+        for batch, start, decoded, began, ran, done in self.recent:
+            self.success.add(done - start)
+            self.inference_count += batch
+            self.execution_count += 1
+            self.request.add(done - start)
+            self.compute_input.add(decoded - start)
+            self.queue.add(began - decoded)
+            self.compute_infer.add(ran - began)
+            self.compute_output.add(done - ran)
+            counters = self.batches.get(batch)
+            if counters is None:
+                counters = self.batches[batch] = BatchCounters()
+            counters.compute_input.add(decoded - start)
+            counters.compute_infer.add(ran - began)
+            counters.compute_output.add(done - ran)
+        if self.recent:
+            ago = time.perf_counter_ns() - self.recent[-1][5]
+            self.last_inference_ms = (time.time_ns() - ago) // 1_000_000
+            self.recent.clear()
 
     def failed(self, reason: str, ns: int) -> None:
         """One request that got an error; `reason` is a status.Failure."""

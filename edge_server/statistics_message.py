@@ -11,6 +11,7 @@ from wire import inference_pb2 as pb
 def statistics_message(served: ServedVersion) -> pb.ModelStatistics:
     """One version's statistics since the server started."""
     counters = served.counters
+    counters.settle()
     message = pb.ModelStatistics(
         name=served.name,
         version=served.version,

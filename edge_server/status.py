@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one exception that becomes a gRPC status, and the reasons under which failures are counted."""
+"""The exception that becomes a gRPC status, and the reasons under which failures are counted."""
 
 from __future__ import annotations
 

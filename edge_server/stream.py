@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from time import perf_counter_ns
 
 from google.protobuf.message import DecodeError
 
-from edge_server.inference import Inference
 from edge_server.infer_codec import parameter_field, stream_response
+from edge_server.inference import Inference
 from edge_server.rpc import defect
 from edge_server.status import RequestError
 from wire import inference_pb2 as pb
@@ -26,9 +25,12 @@ _METHOD = "inference.GRPCInferenceService.ModelStreamInfer"
 
 
 async def answer_stream(
-    requests: AsyncIterator[bytes], inference: Inference
+    requests: AsyncIterator[bytes], inference: Inference, stopping: asyncio.Event
 ) -> AsyncIterator[bytes]:
-    """Serialized ModelStreamInferResponse messages for serialized ModelInferRequest messages."""
+    """Serialized ModelStreamInferResponse messages for serialized ModelInferRequest messages.
+
+    Once `stopping` is set no further request is read; those that were are answered.
+    """
     line: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue(_IN_FLIGHT)
     under_way: set[asyncio.Task[bytes]] = set()
 
@@ -41,13 +43,20 @@ async def answer_stream(
         finally:
             await line.put(None)
 
+    async def stop_reading() -> None:
+        await stopping.wait()
+        reader.cancel()
+
     reader = asyncio.create_task(read())
+    stop = asyncio.create_task(stop_reading())
     try:
         while (task := await line.get()) is not None:
             yield await task
             under_way.discard(task)
-        await reader
+        if not stopping.is_set():
+            await reader  # raises what reading raised
     finally:
+        stop.cancel()
         for left in under_way:
             left.cancel()
         reader.cancel()
@@ -56,21 +65,19 @@ async def answer_stream(
 
 
 async def _answer(data: bytes, inference: Inference) -> bytes:
-    start = perf_counter_ns()
     try:
-        request = pb.ModelInferRequest.FromString(data)
-    except DecodeError:
-        return _error("the request is not a valid inference.ModelInferRequest message", "")
-    try:
-        return stream_response(await inference.answer(request, start) + _FINAL)
+        return stream_response(await inference.answer(data) + _FINAL)
     except RequestError as error:
-        return _error(error.message, request.id)
+        return _error(error.message, data)
+    except DecodeError:
+        return _error("the request is not a valid inference.ModelInferRequest message", b"")
     except Exception:
-        return _error(defect(_METHOD), request.id)
+        return _error(defect(_METHOD), data)
 
 
-def _error(message: str, request_id: str) -> bytes:
-    response = pb.ModelInferResponse(id=request_id)
+def _error(message: str, data: bytes) -> bytes:
+    """In-band, with the id of the request that it concerns."""
+    response = pb.ModelInferResponse(id=pb.ModelInferRequest.FromString(data).id)
     response.parameters["triton_final_response"].bool_param = True
     return pb.ModelStreamInferResponse(
         error_message=message, infer_response=response

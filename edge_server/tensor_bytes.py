@@ -29,7 +29,8 @@ def bytes_elements(name: str, data: bytes, count: int) -> Array:
         at += _LENGTH.size
         if size > len(data) - at:
             raise invalid(
-                f"input '{name}': BYTES element {index} says {size} bytes, {len(data) - at} are left"
+                f"input '{name}': BYTES element {index} says {size} bytes, "
+                f"{len(data) - at} are left"
             )
         out[index] = _text(name, index, data[at : at + size])
         at += size

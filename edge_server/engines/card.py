@@ -14,9 +14,17 @@ from edge_server.engines.engine import Array, FeedError, TensorInfo
 class SessionLike(Protocol):
     """What is used of device.session.Session."""
 
-    inputs: Sequence[Any]
-    outputs: Sequence[Any]
-    placement: Sequence[Any]
+    @property
+    def inputs(self) -> Sequence[Any]:
+        """Rows with .name, .type ("tensor(float)") and .shape."""
+
+    @property
+    def outputs(self) -> Sequence[Any]:
+        """As `inputs`."""
+
+    @property
+    def placement(self) -> Sequence[Any]:
+        """Rows with .node, .op, .where ("card" or "onnxruntime") and .reason."""
 
     def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Array]) -> list[Array]:
         """Outputs in the order of their names. Raises InputError and CardError."""

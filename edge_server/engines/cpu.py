@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""onnxruntime on the host's processor: the fallback, and the engine of models that forbid the card."""
+"""onnxruntime on the host's processor: the fallback, and what runs models that forbid the card."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ class OnnxRuntimeEngine:
         try:
             session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         except _FAILURES as error:
-            raise ModelLoadError(f"onnxruntime cannot load {model.name}: {_reason(error)}") from None
+            raise ModelLoadError(
+                f"onnxruntime cannot load {model.name}: {_reason(error)}"
+            ) from None
         self.inputs = tuple(TensorInfo.of(i.name, i.type, i.shape) for i in session.get_inputs())
         self.outputs = tuple(TensorInfo.of(o.name, o.type, o.shape) for o in session.get_outputs())
         self._session: ort.InferenceSession | None = session
