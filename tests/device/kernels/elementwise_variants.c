@@ -46,6 +46,15 @@ static struct tepi_store draw_store(uint64_t *random, const uint8_t *table)
         .lo = (uint8_t)lo, .hi = (uint8_t)(255 - random_below(random, 256 - lo)), .table = table};
 }
 
+/* Makes the first element a tie after two roundings, which one rounding (fma) tells apart. */
+static void make_tie(struct tepi_add *add, uint8_t a)
+{
+    const float product = (float)(a - add->a_offset) * add->ratio_a;
+    add->ratio_b = 0;
+    add->fixed = 0.5f - product;
+    add->out_offset = 128;
+}
+
 struct bytewise {
     const struct tepi_kernel_set *set;
     struct guarded a, b;
@@ -98,6 +107,8 @@ int tepi_check_bytewise(uint32_t set, uint32_t kind, uint32_t count, uint32_t b_
                               (int32_t)random_below(&seed, 256),
                               w.zero_point,
                               store};
+    if (random_below(&seed, 2))
+        make_tie(&w.add, w.a.bytes[0]);
     w.mul = (struct tepi_mul){draw_float(&seed) / 16,
                               draw_float(&seed) * 64,
                               (int32_t)random_below(&seed, 256),
