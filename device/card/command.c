@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a fetched entry asks for: checks, and where it is done.
+ *
+ * Small commands are done inside the doorbell write. A program goes to a worker unless it is so
+ * short that waking one would cost more than running it here, or the host lends this thread. */
+#include "card/state.h"
+
+#include <stddef.h>
+
+#define INLINE_NS 50000u
+/* Before a program has run: a guess at its speed, for choosing where to run it the first time. */
+#define MACS_PER_NS 16u
+
+static struct tepi_verdict bad_field(size_t offset)
+{
+    return (struct tepi_verdict){TEPI_FAULT_BAD_FIELD, (uint32_t)offset};
+}
+
+#define BAD_FIELD(field) bad_field(offsetof(struct tepi_submission, field))
+
+static struct tepi_verdict check(const struct tepi_card *card, const struct tepi_submission *entry)
+{
+    if (entry->generation != atomic_load(&card->generation)) {
+        return (struct tepi_verdict){TEPI_FAULT_STALE_GENERATION, entry->generation};
+    }
+    if (entry->opcode > TEPI_CMD_ABORT) {
+        return (struct tepi_verdict){TEPI_FAULT_BAD_OPCODE, entry->opcode};
+    }
+    if (entry->flags) {
+        return BAD_FIELD(flags);
+    }
+    if (entry->reserved0) {
+        return BAD_FIELD(reserved0);
+    }
+    if (entry->reserved1) {
+        return BAD_FIELD(reserved1);
+    }
+    if (entry->batch == 0) {
+        return BAD_FIELD(batch);
+    }
+    if (entry->opcode == TEPI_CMD_EXECUTE &&
+        (entry->segments == 0 || entry->segments > TEPI_SEGMENTS_MAX)) {
+        return BAD_FIELD(segments);
+    }
+    if (entry->opcode == TEPI_CMD_LOAD_PROGRAM &&
+        (entry->data_bytes == 0 || entry->data_bytes > TEPI_PROGRAM_BYTES_MAX)) {
+        return BAD_FIELD(data_bytes);
+    }
+    return (struct tepi_verdict){TEPI_FAULT_OK, 0};
+}
+
+static uint64_t estimate_ns(const struct tepi_card_command *command)
+{
+    struct tepi_card_program *program = command->program;
+    uint64_t item = atomic_load_explicit(&program->item_ns, memory_order_relaxed);
+    if (item == 0) {
+        item = tepi_program_macs(program->program) / MACS_PER_NS;
+    }
+    uint64_t all;
+    return __builtin_mul_overflow(item, (uint64_t)command->entry.batch, &all) ? UINT64_MAX : all;
+}
+
+static void dispatch_load(struct tepi_card_command *command)
+{
+    if (command->queue->lend) {
+        tepi_card_perform(command, NULL);
+    } else {
+        tepi_card_work_queue(command);
+    }
+}
+
+static void dispatch_execute(struct tepi_card_command *command)
+{
+    struct tepi_card *card = command->queue->card;
+    command->program = tepi_card_program_get(card, command->entry.program);
+    if (!command->program) {
+        tepi_card_queue_complete(
+            command, (struct tepi_verdict){TEPI_FAULT_NO_PROGRAM, command->entry.program});
+        return;
+    }
+    const bool here = command->queue->lend || estimate_ns(command) < INLINE_NS;
+    struct tepi_card_unit *unit = here ? tepi_card_unit_borrow(card) : NULL;
+    if (unit) {
+        tepi_card_perform(command, unit);
+        tepi_card_unit_return(card, unit);
+    } else {
+        tepi_card_work_queue(command);
+    }
+}
+
+void tepi_card_dispatch(struct tepi_card_command *command)
+{
+    struct tepi_card_queue *queue = command->queue;
+    struct tepi_verdict verdict = check(queue->card, &command->entry);
+    if (verdict.fault == TEPI_FAULT_OK) {
+        switch (command->entry.opcode) {
+        case TEPI_CMD_LOAD_PROGRAM:
+            dispatch_load(command);
+            return;
+        case TEPI_CMD_EXECUTE:
+            dispatch_execute(command);
+            return;
+        case TEPI_CMD_UNLOAD:
+            verdict = tepi_card_unload(queue->card, command->entry.program);
+            break;
+        case TEPI_CMD_ABORT:
+            command->completion.result = tepi_card_queue_abort(queue, command->entry.program);
+            break;
+        default: /* NOP */
+            break;
+        }
+    }
+    tepi_card_queue_complete(command, verdict);
+}
+
+static uint32_t saturate32(uint64_t value)
+{
+    return value > UINT32_MAX ? UINT32_MAX : (uint32_t)value;
+}
+
+void tepi_card_perform(struct tepi_card_command *command, struct tepi_card_unit *unit)
+{
+    struct tepi_card *card = command->queue->card;
+    const uint64_t now = tepi_card_clock_ns();
+    struct tepi_verdict verdict = {TEPI_FAULT_OK, 0};
+    command->completion.queue_ns = saturate32(now - command->arrived_ns);
+    if (atomic_load_explicit(&command->abort, memory_order_acquire)) {
+        verdict.fault = TEPI_FAULT_ABORTED;
+    } else if (command->deadline_ns && now >= command->deadline_ns) {
+        verdict.fault = TEPI_FAULT_DEADLINE;
+    } else if (command->entry.opcode == TEPI_CMD_LOAD_PROGRAM) {
+        verdict = tepi_card_load(card, &command->entry, &command->completion.result);
+    } else {
+        verdict = tepi_card_execute(command, unit);
+    }
+    if (command->program) {
+        tepi_card_program_put(card, command->program);
+        command->program = NULL;
+    }
+    tepi_card_queue_complete(command, verdict);
+}

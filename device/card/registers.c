@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* BAR0 of the software card: decoding of reads and writes, and the fault log page. */
+#include "card/state.h"
+
+#include <string.h>
+
+#define NS_PER_BEAT 1000000u
+#define ALL_OPCODES                                                                                \
+    (1ull << TEPI_OP_FILL | 1ull << TEPI_OP_MAP | 1ull << TEPI_OP_CONV | 1ull << TEPI_OP_ADD |     \
+     1ull << TEPI_OP_MUL | 1ull << TEPI_OP_TABLE | 1ull << TEPI_OP_MAXPOOL |                       \
+     1ull << TEPI_OP_AVGPOOL | 1ull << TEPI_OP_RESIZE | 1ull << TEPI_OP_SOFTMAX)
+
+static const uint32_t queue_file_end = TEPI_REG_QUEUE + TEPI_QUEUES_MAX * TEPI_REG_QUEUE_STRIDE;
+static const uint32_t fault_log_end =
+    TEPI_REG_FAULT_LOG + TEPI_FAULT_LOG_ENTRIES * (uint32_t)sizeof(struct tepi_fault_entry);
+
+static uint32_t read_control32(struct tepi_card *card, uint32_t offset)
+{
+    switch (offset) {
+    case TEPI_REG_MAGIC:
+        return TEPI_MAGIC;
+    case TEPI_REG_ABI_MIN:
+    case TEPI_REG_ABI_MAX:
+        return TEPI_ABI_VERSION;
+    case TEPI_REG_ISA:
+        return (uint32_t)card->kernels->isa;
+    case TEPI_REG_CAP_QUEUES:
+        return card->config.queues;
+    case TEPI_REG_CAP_QUEUE_ENTRIES:
+        return TEPI_CARD_ENTRIES_MAX;
+    case TEPI_REG_CAP_WORKERS:
+        return card->config.workers;
+    case TEPI_REG_CONTROL:
+        return atomic_load(&card->control_register);
+    case TEPI_REG_STATUS:
+        return atomic_load(&card->status);
+    case TEPI_REG_GENERATION:
+        return atomic_load(&card->generation);
+    case TEPI_REG_FAULT_CODE:
+        return atomic_load(&card->fault_code);
+    case TEPI_REG_FAULT_INFO:
+        return atomic_load(&card->fault_info);
+    case TEPI_REG_FAULT_COUNT:
+        return atomic_load(&card->fault_count);
+    default:
+        return 0;
+    }
+}
+
+static uint64_t heartbeat(struct tepi_card *card)
+{
+    const uint64_t stopped = atomic_load(&card->heartbeat_stopped);
+    return stopped ? stopped : tepi_card_clock_ns() / NS_PER_BEAT;
+}
+
+static uint64_t read_control64(struct tepi_card *card, uint32_t offset)
+{
+    switch (offset) {
+    case TEPI_REG_CAP_OPCODES:
+        return ALL_OPCODES;
+    case TEPI_REG_CAP_MEMORY:
+        return card->config.memory_bytes;
+    case TEPI_REG_MEMORY_FREE:
+        return tepi_memory_free(&card->memory);
+    case TEPI_REG_HEARTBEAT:
+        return heartbeat(card);
+    case TEPI_REG_CLOCK:
+        return tepi_card_clock_ns();
+    default:
+        return 0;
+    }
+}
+
+static uint64_t read_log(struct tepi_card *card, uint32_t at, unsigned width)
+{
+    uint64_t value = 0;
+    pthread_mutex_lock(&card->log_lock);
+    memcpy(&value, (const unsigned char *)card->log + at, width);
+    pthread_mutex_unlock(&card->log_lock);
+    return value;
+}
+
+uint64_t tepi_card_read(void *device, uint32_t offset, unsigned width)
+{
+    struct tepi_card *card = device;
+    if (!atomic_load(&card->present)) {
+        return width == 8 ? UINT64_MAX : UINT32_MAX;
+    }
+    if ((width != 4 && width != 8) || offset % width) {
+        return 0;
+    }
+    if (offset < TEPI_REG_QUEUE) {
+        return width == 4 ? read_control32(card, offset) : read_control64(card, offset);
+    }
+    if (offset < queue_file_end) {
+        const uint32_t at = offset - TEPI_REG_QUEUE;
+        const uint32_t id = at / TEPI_REG_QUEUE_STRIDE;
+        return id >= card->config.queues
+                   ? 0
+                   : tepi_card_queue_read(&card->queues[id], at % TEPI_REG_QUEUE_STRIDE, width);
+    }
+    if (offset >= TEPI_REG_FAULT_LOG && offset < fault_log_end) {
+        return read_log(card, offset - TEPI_REG_FAULT_LOG, width);
+    }
+    return 0;
+}
+
+/* Registers that change what the card is; under `control`, where the card may have been detached
+ * since the caller looked. */
+static void write_control(struct tepi_card *card, uint32_t offset, uint32_t value)
+{
+    pthread_mutex_lock(&card->control);
+    if (!atomic_load(&card->present)) {
+        goto out;
+    }
+    if (offset == TEPI_REG_CONTROL) {
+        atomic_store(&card->control_register, value & TEPI_CONTROL_ENABLE);
+    } else if (offset == TEPI_REG_RESET && value == TEPI_RESET_KEY) {
+        tepi_card_reset_locked(card);
+    }
+out:
+    pthread_mutex_unlock(&card->control);
+}
+
+static void write_queue(struct tepi_card *card, uint32_t at, unsigned width, uint64_t value)
+{
+    const uint32_t id = at / TEPI_REG_QUEUE_STRIDE;
+    if (id >= card->config.queues) {
+        return;
+    }
+    pthread_mutex_lock(&card->control);
+    if (atomic_load(&card->present)) {
+        tepi_card_queue_write(&card->queues[id], at % TEPI_REG_QUEUE_STRIDE, width, value);
+    }
+    pthread_mutex_unlock(&card->control);
+}
+
+void tepi_card_write(void *device, uint32_t offset, unsigned width, uint64_t value)
+{
+    struct tepi_card *card = device;
+    if (!atomic_load(&card->present) || (width != 4 && width != 8) || offset % width) {
+        return;
+    }
+    if (offset >= TEPI_REG_DOORBELL && width == 4) {
+        const uint32_t at = offset - TEPI_REG_DOORBELL;
+        const uint32_t id = at / TEPI_REG_DOORBELL_STRIDE;
+        if (id < card->config.queues) {
+            tepi_card_queue_doorbell(&card->queues[id], at % TEPI_REG_DOORBELL_STRIDE,
+                                     (uint32_t)value);
+        }
+    } else if (offset >= TEPI_REG_QUEUE && offset < queue_file_end) {
+        write_queue(card, offset - TEPI_REG_QUEUE, width, value);
+    } else if (offset < TEPI_REG_QUEUE && width == 4) {
+        write_control(card, offset, (uint32_t)value);
+    }
+}
+
+void tepi_card_log(struct tepi_card *card, uint32_t fault, uint32_t info, uint32_t queue,
+                   uint16_t command_id)
+{
+    pthread_mutex_lock(&card->log_lock);
+    const uint32_t count = atomic_load(&card->fault_count);
+    card->log[count % TEPI_FAULT_LOG_ENTRIES] = (struct tepi_fault_entry){
+        .time_ns = tepi_card_clock_ns(),
+        .code = fault,
+        .info = info,
+        .generation = atomic_load(&card->generation),
+        .queue = (uint16_t)queue,
+        .command_id = command_id,
+        .sequence = count + 1,
+    };
+    atomic_store(&card->fault_code, fault);
+    atomic_store(&card->fault_info, info);
+    /* Last: whoever reads the count finds the entry. */
+    atomic_store(&card->fault_count, count + 1);
+    pthread_mutex_unlock(&card->log_lock);
+}

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The inside of the software card, shared by its front end's files.
+ *
+ * Lock order: control, a queue's lock, programs_lock, work_lock. Registers that a host
+ * polls are atomics, so that they answer while a reset waits for running work. */
+#ifndef TEPI_CARD_STATE_H
+#define TEPI_CARD_STATE_H
+
+#include "abi/program.h"
+#include "abi/queue.h"
+#include "card/card.h"
+#include "card/memory.h"
+#include "card/program.h"
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <time.h>
+
+enum {
+    TEPI_CARD_ENTRIES_MAX = 4096,
+    TEPI_CARD_PROGRAMS_MAX = 1024,
+    TEPI_CARD_WORKERS_MAX = 256,
+};
+
+/* A program in the handle table; `refs` counts the table's own and one per command that uses it. */
+struct tepi_card_program {
+    uint32_t handle; /* never 0 */
+    uint32_t refs;
+    bool unloaded; /* its handle is no longer valid; running commands keep it alive */
+    struct tepi_program *program;
+    _Atomic uint64_t item_ns; /* running average of one item's compute time; 0: not run yet */
+};
+
+/* A command between its fetch and its completion. */
+struct tepi_card_command {
+    struct tepi_card_command *next; /* in the free list, or in the work list */
+    struct tepi_card_queue *queue;
+    struct tepi_card_program *program; /* of EXECUTE, referenced */
+    struct tepi_submission entry;      /* the card's own copy */
+    uint64_t arrived_ns;
+    uint64_t deadline_ns; /* on the card's clock; 0: none */
+    atomic_bool abort;
+    bool in_flight;
+    struct tepi_completion completion;
+};
+
+struct tepi_card_queue {
+    struct tepi_card *card;
+    uint32_t id;
+    pthread_mutex_t lock;
+    pthread_cond_t idle; /* outstanding reached 0 */
+    /* As the host programmed them; they take effect with ENABLE. */
+    uint64_t sq_base, cq_base;
+    uint32_t entries_register, vector_register;
+
+    bool enabled;
+    bool lend;
+    uint32_t entries, vector;
+    uint64_t sq_iova, cq_iova;
+    const struct tepi_submission *submissions;
+    struct tepi_completion *completions;
+    uint32_t tail, fetched, posted, cq_head; /* free-running */
+    uint32_t outstanding;                    /* commands fetched and not completed */
+    struct tepi_card_command *commands, *free_commands;
+};
+
+/* A compute unit: scratch for one item in flight. */
+struct tepi_card_unit {
+    struct tepi_card_unit *next; /* in the list of idle units */
+    bool busy, resized;
+    void *scratch, *next_scratch; /* next_*: to take when it falls idle, where `resized` */
+    uint64_t scratch_bytes, next_bytes;
+};
+
+struct tepi_card {
+    struct tepi_card_config config;
+    const struct tepi_kernel_set *kernels;
+    struct tepi_memory memory;
+
+    pthread_mutex_t control;
+    struct tepi_host_port host;
+    bool plugged;
+    _Atomic bool present;
+    _Atomic uint32_t control_register, status, generation;
+
+    pthread_mutex_t log_lock;
+    struct tepi_fault_entry log[TEPI_FAULT_LOG_ENTRIES];
+    _Atomic uint32_t fault_code, fault_info, fault_count;
+    _Atomic uint64_t heartbeat_stopped; /* its last value while a fatal fault stands, else 0 */
+
+    struct tepi_card_queue queues[TEPI_QUEUES_MAX];
+
+    pthread_mutex_t programs_lock, resize_lock;
+    struct tepi_card_program *programs[TEPI_CARD_PROGRAMS_MAX];
+    uint32_t handles; /* ever given */
+    uint64_t unit_bytes;
+
+    pthread_mutex_t work_lock;
+    pthread_cond_t work_wanted;
+    struct tepi_card_command *work_first, *work_last;
+    struct tepi_card_unit *idle_units;
+    _Atomic uint32_t work_count;
+    _Atomic bool stop;
+    struct tepi_card_unit units[TEPI_CARD_WORKERS_MAX];
+    pthread_t threads[TEPI_CARD_WORKERS_MAX];
+    uint32_t thread_count;
+};
+
+static inline uint64_t tepi_card_clock_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* registers.c: BAR0 and the fault log. */
+uint64_t tepi_card_read(void *card, uint32_t offset, unsigned width);
+void tepi_card_write(void *card, uint32_t offset, unsigned width, uint64_t value);
+void tepi_card_log(struct tepi_card *card, uint32_t fault, uint32_t info, uint32_t queue,
+                   uint16_t command_id);
+
+/* card.c: with `control` held. */
+void tepi_card_reset_locked(struct tepi_card *card);
+
+/* queue.c */
+uint64_t tepi_card_queue_read(struct tepi_card_queue *queue, uint32_t which, unsigned width);
+void tepi_card_queue_write(struct tepi_card_queue *queue, uint32_t which, unsigned width,
+                           uint64_t value);
+void tepi_card_queue_doorbell(struct tepi_card_queue *queue, uint32_t which, uint32_t value);
+/* Takes the pair from the host; returns when none of its commands touches host memory. */
+void tepi_card_queue_disable(struct tepi_card_queue *queue);
+/* Ends a command: writes the completion and interrupts, unless the pair or the card is down. */
+void tepi_card_queue_complete(struct tepi_card_command *command, struct tepi_verdict verdict);
+/* Flags the command with that id to stop; false where none is in flight. */
+bool tepi_card_queue_abort(struct tepi_card_queue *queue, uint32_t command_id);
+
+/* command.c: looks at a fetched command and does it, here or on a worker. */
+void tepi_card_dispatch(struct tepi_card_command *command);
+/* Does LOAD_PROGRAM or EXECUTE on this thread and completes it. `unit` may be NULL for a load, and
+ * for a command that was aborted. */
+void tepi_card_perform(struct tepi_card_command *command, struct tepi_card_unit *unit);
+
+/* execute.c */
+struct tepi_verdict tepi_card_execute(struct tepi_card_command *command,
+                                      struct tepi_card_unit *unit);
+
+/* programs.c */
+struct tepi_verdict tepi_card_load(struct tepi_card *card, const struct tepi_submission *entry,
+                                   uint32_t *handle);
+struct tepi_verdict tepi_card_unload(struct tepi_card *card, uint32_t handle);
+struct tepi_card_program *tepi_card_program_get(struct tepi_card *card, uint32_t handle);
+void tepi_card_program_put(struct tepi_card *card, struct tepi_card_program *program);
+/* Drops all programs; no command may be in flight. */
+void tepi_card_programs_clear(struct tepi_card *card);
+
+/* worker.c */
+int tepi_card_workers_start(struct tepi_card *card);
+void tepi_card_workers_stop(struct tepi_card *card);
+void tepi_card_work_queue(struct tepi_card_command *command);
+/* Takes a command back that no worker has begun; false where one has. */
+bool tepi_card_work_withdraw(struct tepi_card_command *command);
+/* A unit for the calling thread if one is idle and no work waits, else NULL. */
+struct tepi_card_unit *tepi_card_unit_borrow(struct tepi_card *card);
+void tepi_card_unit_return(struct tepi_card *card, struct tepi_card_unit *unit);
+/* Gives every unit scratch of `bytes`, now or when it falls idle; false: card memory is full. */
+bool tepi_card_units_resize(struct tepi_card *card, uint64_t bytes);
+
+#endif
