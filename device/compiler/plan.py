@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the compiler hands over: segments in running order, their ports, and where each node runs."""
+"""What the compiler hands over: segments in running order, their ports, each node's place."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Conv, Gemm and MatMul with constant 8-bit weights as int8 convolutions.
+
+The numbers are those of ONNX QLinearConv and QLinearMatMul in onnxruntime's order of operations:
+multiplier = (x_scale * w_scale) / y_scale in float32.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from device.compiler.graph import Graph, Node
+from device.compiler.plan import Array
+from device.compiler.quant import Quantization, Unplaced, parameters
+from device.compiler.units import Clamp, Convolution, Window
+from device.compiler.window import window_of
+
+ACCUMULATOR = 1 << 31
+
+
+@dataclass(frozen=True)
+class Weights:
+    """`values` int8 as the card takes them, zero point 0; `scale` float32 [1] or per channel."""
+
+    values: Array
+    scale: Array
+
+
+def weights_of(dequantizer: Node | None, graph: Graph, axis: int) -> Weights:
+    """Weights behind a DequantizeLinear of a constant; scales may run along `axis`."""
+    if dequantizer is None or dequantizer.inputs[0] not in graph.constants:
+        raise Unplaced("its weights are not a quantized constant")
+    values = graph.constants.get(dequantizer.inputs[0])
+    found = parameters(dequantizer, graph)
+    if values is None or found is None or dequantizer.attributes.get("block_size", 0):
+        raise Unplaced("the scale of its weights is not a float32 constant per tensor or channel")
+    scale, zero = found
+    if values.dtype not in (np.int8, np.uint8):
+        raise Unplaced(f"its weights are {values.dtype}, not 8 bits wide")
+    along = int(dequantizer.attributes.get("axis", 1)) % max(values.ndim, 1)
+    if scale.size > 1 and (scale.ndim != 1 or along != axis or scale.size != values.shape[axis]):
+        raise Unplaced("the scales of its weights do not run along its output channels")
+    if zero.size not in (1, scale.size):
+        raise Unplaced("its weights have zero points and scales of different extents")
+    return Weights(_recentered(values, zero, axis), scale.reshape(-1))
+
+
+def _recentered(values: Array, zero: Array, axis: int) -> Array:
+    """values - zero as int8."""
+    if values.dtype == np.int8 and not zero.any():
+        return values
+    shape = [1] * values.ndim
+    if zero.size > 1:
+        shape[axis] = zero.size
+    wide = values.astype(np.int16) - zero.astype(np.int16).reshape(shape)
+    if wide.size and (wide.min() < -128 or wide.max() > 127):
+        raise Unplaced(
+            f"its {values.dtype} weights with a zero point span "
+            f"{int(wide.min())}..{int(wide.max())}, more than int8 holds"
+        )
+    return wide.astype(np.int8)
+
+
+def bias_of(producer: Node | None, name: str, graph: Graph, channels: int) -> Array:
+    """The int32 bias as int64 [channels]; `name` "" is none."""
+    if not name:
+        return np.zeros(channels, np.int64)
+    if producer is None or producer.op != "DequantizeLinear":
+        raise Unplaced("its bias is not quantized to int32")
+    values = graph.constants.get(producer.inputs[0])
+    if values is None or values.dtype != np.int32:
+        raise Unplaced("its bias is not an int32 constant")
+    zero = graph.constants.get(producer.inputs[2]) if producer.input(2) else None
+    if zero is not None and zero.any():
+        raise Unplaced("its bias has a zero point")
+    if values.size != channels:
+        if values.size != 1:
+            raise Unplaced(f"its bias has {values.size} values for {channels} channels")
+        values = np.broadcast_to(values.reshape(-1), (channels,))
+    return values.reshape(-1).astype(np.int64)
+
+
+def _finished(
+    weights: Array,
+    bias: Array,
+    scale: Array,
+    x: Quantization,
+    y: Quantization,
+    window: Window,
+    groups: int,
+    clamp: Clamp,
+    matrix: bool,
+) -> Convolution:
+    """`weights` int8 [out][kernel_h][kernel_w][in / groups]; checks that no sum leaves int32."""
+    flat = weights.reshape(weights.shape[0], -1)
+    total = flat.sum(axis=1, dtype=np.int64)
+    folded = bias - x.stored_zero * total
+    positive = np.abs(flat.astype(np.int16)).sum(axis=1, dtype=np.int64)
+    highest = folded + 255 * ((positive + total) // 2)
+    lowest = folded - 255 * ((positive - total) // 2)
+    if flat.size and (highest.max() >= ACCUMULATOR or lowest.min() < -ACCUMULATOR):
+        raise Unplaced("its sums could leave 32 bits")
+    multiplier = (np.float32(x.scale) * scale.astype(np.float32)) / np.float32(y.scale)
+    if not np.isfinite(multiplier).all():
+        raise Unplaced("its scales give a multiplier that is not finite")
+    return Convolution(
+        window=window,
+        groups=groups,
+        weights=weights,
+        bias=folded.astype(np.int32),
+        multiplier=np.ascontiguousarray(np.broadcast_to(multiplier, (weights.shape[0],))),
+        input_zero=x.stored_zero,
+        clamp=clamp,
+        matrix=matrix,
+    )
+
+
+Producer = Callable[[str], "Node | None"]
+
+
+def convolution(
+    node: Node, graph: Graph, producer: Producer, x: Quantization, y: Quantization, clamp: Clamp
+) -> Convolution:
+    shape, out = graph.shape(node.inputs[0]), graph.shape(node.output)
+    if shape is None or out is None:
+        raise Unplaced("its shape is not known before it runs")
+    if len(shape) not in (3, 4):
+        raise Unplaced(f"the card convolves 1D and 2D images, not rank {len(shape)}")
+    weights = weights_of(producer(node.inputs[1]), graph, axis=0)
+    values = weights.values
+    if values.ndim != len(shape):
+        raise Unplaced("its weights and input differ in rank")
+    if values.ndim == 3:
+        values = values[:, :, None, :]
+    groups = int(node.attributes.get("group", 1))
+    channels = values.shape[0]
+    if groups < 1 or channels % groups or values.shape[1] * groups != shape[1]:
+        raise Unplaced("its groups do not divide its channels")
+    window = window_of(node, shape[2:], out[2:], tuple(values.shape[2:]))
+    bias = bias_of(producer(node.input(2)), node.input(2), graph, channels)
+    kernel = np.ascontiguousarray(values.transpose(0, 2, 3, 1))
+    return _finished(kernel, bias, weights.scale, x, y, window, groups, clamp, matrix=False)
+
+
+POINT = Window((1, 1), (1, 1), (1, 1), (0, 0, 0, 0))
+
+
+def _matrix(
+    weights: Weights, bias: Array, x: Quantization, y: Quantization, clamp: Clamp
+) -> Convolution:
+    """Weights [out, in]."""
+    rows, depth = weights.values.shape
+    kernel = np.ascontiguousarray(weights.values).reshape(rows, 1, 1, depth)
+    return _finished(kernel, bias, weights.scale, x, y, POINT, 1, clamp, matrix=True)
+
+
+def gemm(
+    node: Node, graph: Graph, producer: Producer, x: Quantization, y: Quantization, clamp: Clamp
+) -> Convolution:
+    if node.attributes.get("transA", 0):
+        raise Unplaced("its first matrix is transposed")
+    across = 0 if node.attributes.get("transB", 0) else 1
+    weights = weights_of(producer(node.inputs[1]), graph, axis=across)
+    values = weights.values if across == 0 else weights.values.T
+    alpha = np.float32(node.attributes.get("alpha", 1.0))
+    beta = float(node.attributes.get("beta", 1.0))
+    if node.input(2) and beta != 1.0:
+        raise Unplaced("its beta is not 1")
+    if node.input(2):
+        shape = graph.shape(node.inputs[2]) or ()
+        if math.prod(shape[:-1]) != 1:
+            raise Unplaced("its C is a matrix, not a bias")
+    bias = bias_of(producer(node.input(2)), node.input(2), graph, values.shape[0])
+    # The bias counts steps of x_scale * w_scale * alpha, as com.microsoft QGemm defines.
+    scaled = Weights(values, alpha * weights.scale)
+    return _matrix(scaled, bias, x, y, clamp)
+
+
+def matmul(
+    node: Node, graph: Graph, producer: Producer, x: Quantization, y: Quantization, clamp: Clamp
+) -> Convolution:
+    shape = graph.shape(node.inputs[1])
+    if shape is None or len(shape) != 2:
+        raise Unplaced("its second operand is not a constant matrix")
+    if len(graph.shape(node.inputs[0]) or ()) < 2:
+        raise Unplaced("its first operand is a vector")
+    weights = weights_of(producer(node.inputs[1]), graph, axis=1)
+    matrix = Weights(weights.values.T, weights.scale)
+    return _matrix(matrix, np.zeros(shape[1], np.int64), x, y, clamp)

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Add, Mul, pools, Softmax and Resize on quantized tensors, with onnxruntime's numbers.
+
+Sources for the arithmetic: com.microsoft QLinearAdd, QLinearMul, QLinearGlobalAveragePool,
+QLinearAveragePool and QLinearSoftmax as onnxruntime computes them on x86-64.
+"""
+
+import math
+
+import numpy as np
+
+from device.compiler.graph import Graph, Node, Shape
+from device.compiler.quant import Quantization, Unplaced
+from device.compiler.units import Add as AddWork
+from device.compiler.units import AveragePool, Clamp, MaxPool, Multiply, Softmax, Window
+from device.compiler.window import window_of
+
+F32 = np.float32
+FLOAT_MAX = float(np.finfo(np.float32).max)
+
+
+def add(a: Quantization, b: Quantization, out: Quantization, clamp: Clamp) -> AddWork:
+    """Ratios and the fixed part as float32, the fixed part from the model's own zero points."""
+    ratio_a, ratio_b = F32(a.scale) / F32(out.scale), F32(b.scale) / F32(out.scale)
+    if not (np.isfinite(ratio_a) and np.isfinite(ratio_b)):
+        raise Unplaced("its scales give a ratio that is not finite")
+    part = ratio_a * F32(a.zero_point) + ratio_b * F32(b.zero_point)
+    fixed = F32(out.zero_point) - F32(part)
+    return AddWork(
+        ratio_a=float(ratio_a),
+        ratio_b=float(ratio_b),
+        fixed=float(fixed),
+        offset_a=a.offset,
+        offset_b=b.offset,
+        offset_out=out.offset,
+        clamp=clamp,
+    )
+
+
+def multiply(a: Quantization, b: Quantization, out: Quantization, clamp: Clamp) -> Multiply:
+    ratio = F32(a.scale) * F32(b.scale) / F32(out.scale)
+    if not np.isfinite(ratio):
+        raise Unplaced("its scales give a ratio that is not finite")
+    return Multiply(
+        ratio=float(ratio),
+        zero=float(out.zero_point),
+        zero_a=a.stored_zero,
+        zero_b=b.stored_zero,
+        offset_out=out.offset,
+        clamp=clamp,
+    )
+
+
+def _image(shape: Shape | None) -> Shape:
+    if shape is None:
+        raise Unplaced("its shape is not known before it runs")
+    if len(shape) not in (3, 4):
+        raise Unplaced(f"the card pools 1D and 2D images, not rank {len(shape)}")
+    return shape
+
+
+def maxpool(node: Node, graph: Graph) -> MaxPool:
+    if node.attributes.get("storage_order", 0):
+        raise Unplaced("it stores in column order")
+    return MaxPool(_window(node, graph))
+
+
+def average_pool(node: Node, graph: Graph, x: Quantization) -> AveragePool:
+    window = _window(node, graph)
+    return AveragePool(window, bool(node.attributes.get("count_include_pad", 0)), x)
+
+
+def global_average_pool(node: Node, graph: Graph, x: Quantization) -> AveragePool:
+    size = _image(graph.shape(node.inputs[0]))[2:]
+    kernel = (1, size[0]) if len(size) == 1 else (size[0], size[1])
+    if max(kernel) > 1024:
+        raise Unplaced("its image is larger than the card's largest pooling window")
+    return AveragePool(Window(kernel, (1, 1), (1, 1), (0, 0, 0, 0)), False, x)
+
+
+def _window(node: Node, graph: Graph) -> Window:
+    size = _image(graph.shape(node.inputs[0]))[2:]
+    out = _image(graph.shape(node.output))[2:]
+    kernel = tuple(int(v) for v in node.attributes.get("kernel_shape", ()))
+    window = window_of(node, size, out, kernel)
+    spans = zip(window.kernel, window.dilation, window.padding[:2], window.padding[2:], strict=True)
+    if any(max(before, after) > (k - 1) * d for k, d, before, after in spans):
+        raise Unplaced("its padding is larger than its window")
+    return window
+
+
+def softmax(node: Node, graph: Graph, x: Quantization, y: Quantization) -> Softmax:
+    """Table of exp as QLinearSoftmax builds it: in double, shifted so that a row's sum stays far
+    below float32's largest."""
+    shape = graph.shape(node.inputs[0])
+    if not shape:
+        raise Unplaced("its shape is not known before it runs")
+    opset = int(node.attributes.get("_opset", graph.opset))
+    axis = int(node.attributes.get("axis", -1 if opset >= 13 else 1)) % len(shape)
+    if opset < 13 and math.prod(shape[axis + 1 :]) != 1:
+        raise Unplaced("before opset 13 it runs over several axes at once")
+    length = shape[axis]
+    scale = x.scale
+    headroom = math.log(FLOAT_MAX / F32(length))
+    shift = max(0.0, headroom - 5.0) / scale
+    with np.errstate(over="ignore"):
+        table = np.exp((np.arange(256, dtype=np.float64) - 255 + shift) * scale).astype(F32)
+    ratio = np.floor(F32(1.0) / F32(y.scale))
+    if not (np.isfinite(table).all() and np.isfinite(ratio)):
+        raise Unplaced("its scale gives a table that is not finite")
+    return Softmax(axis, table, float(ratio))

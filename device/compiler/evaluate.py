@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a few constant nodes on onnxruntime, so that what is folded has the bits it would have."""
+
+from collections.abc import Sequence
+
+import onnx
+from onnx import numpy_helper
+
+from device.compiler.graph import Constants
+from device.compiler.plan import Array
+
+OPTIMIZED, AS_WRITTEN = 99, 0  # onnxruntime.GraphOptimizationLevel: ORT_ENABLE_ALL, DISABLE_ALL
+
+
+class NotEvaluated(Exception):
+    """onnxruntime cannot run these nodes."""
+
+
+def evaluate(
+    nodes: Sequence[onnx.NodeProto],
+    opsets: Sequence[onnx.OperatorSetIdProto],
+    constants: Constants,
+    outputs: Sequence[tuple[str, int]],
+    level: int = AS_WRITTEN,
+) -> list[Array]:
+    """Values of `outputs` (name, element type) of nodes that read nothing but `constants`."""
+    import onnxruntime  # costs a quarter of a second, and most models need no folding
+
+    produced = {out for node in nodes for out in node.output}
+    sources = dict.fromkeys(name for node in nodes for name in node.input if name)
+    initializers = [
+        numpy_helper.from_array(array, name)
+        for name in sources
+        if name not in produced and (array := constants.get(name)) is not None
+    ]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "constants",
+        [],
+        [onnx.helper.make_tensor_value_info(name, kind, None) for name, kind in outputs],
+        initializers,
+    )
+    model = onnx.helper.make_model(graph, opset_imports=list(opsets), ir_version=8)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel(level)
+    try:
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        values: list[Array] = session.run([name for name, _ in outputs], {})
+    except Exception as error:  # onnxruntime's classes share no other base
+        raise NotEvaluated(str(error)) from error
+    return values

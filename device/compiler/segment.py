@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Segments ready to run: card programs from Units, onnxruntime models from the model's nodes."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+import onnx
+from onnx import numpy_helper
+
+from device.compiler.emit import emit
+from device.compiler.graph import FLOAT, INT8, Graph, Shape, numpy_dtype
+from device.compiler.lower import Lowering
+from device.compiler.lower_units import lower_unit
+from device.compiler.plan import Array, CardSegment, HostSegment, Port
+from device.compiler.units import Add, Convolution, Multiply, Table, Unit
+
+
+def card_segment(
+    segment: Sequence[Unit],
+    graph: Graph,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    batchable: bool,
+) -> CardSegment:
+    """The program of units in running order. Raises Unplaced where the card has no room for it."""
+    lowering = Lowering(segment, _shapes(segment, graph), _constants(segment, graph))
+    for name in inputs:
+        lowering.add_input(name, _kind(graph, name))
+    for name in outputs:
+        lowering.add_output(name, _kind(graph, name))
+    fused = _fused_tables(segment, outputs)
+    for unit in segment:
+        if unit in fused.values():
+            continue
+        table = fused.get(unit)
+        if table is None:
+            lower_unit(unit, lowering)
+        else:
+            assert isinstance(table.work, Table)
+            lower_unit(_ending_in(unit, table), lowering, table.work.values)
+    lowering.finish()
+    return CardSegment(
+        emit(lowering.instructions, lowering.inputs, lowering.outputs),
+        tuple(_port(graph, name) for name in inputs),
+        tuple(_port(graph, name) for name in outputs),
+        batchable,
+    )
+
+
+def _kind(graph: Graph, name: str) -> Literal["u8", "i8", "f32"]:
+    kind = graph.types.get(name)
+    if kind == FLOAT:
+        return "f32"
+    return "i8" if kind == INT8 else "u8"
+
+
+def _port(graph: Graph, name: str) -> Port:
+    shape = graph.shapes[name]
+    return Port(name, numpy_dtype(graph.types[name]), shape)
+
+
+def _shapes(segment: Iterable[Unit], graph: Graph) -> dict[str, Shape]:
+    names = {name for unit in segment for name in (*unit.inputs, unit.output)}
+    return {name: shape for name in names if (shape := graph.shape(name)) is not None}
+
+
+def _constants(segment: Iterable[Unit], graph: Graph) -> dict[str, Array]:
+    """Constant operands as bytes on the card."""
+    found: dict[str, Array] = {}
+    for unit in segment:
+        for name in unit.inputs:
+            values = graph.constants.get(name)
+            if values is not None:
+                stored = values.view("u1")
+                found[name] = stored ^ 128 if values.dtype.kind == "i" else stored
+    return found
+
+
+def _fused_tables(segment: Sequence[Unit], outputs: Sequence[str]) -> dict[Unit, Unit]:
+    """Tables that the producer of their input applies as it stores, where nobody else reads it."""
+    producers = {unit.output: unit for unit in segment}
+    readers: dict[str, int] = {}
+    for unit in segment:
+        for name in unit.inputs:
+            readers[name] = readers.get(name, 0) + 1
+    fused: dict[Unit, Unit] = {}
+    for unit in segment:
+        if not isinstance(unit.work, Table):
+            continue
+        source = unit.inputs[0]
+        producer = producers.get(source)
+        if (
+            producer is not None
+            and isinstance(producer.work, Convolution | Add | Multiply)
+            and readers[source] == 1
+            and source not in outputs
+        ):
+            fused[producer] = unit
+    return fused
+
+
+def _ending_in(unit: Unit, table: Unit) -> Unit:
+    return Unit(
+        unit.work,
+        unit.node,
+        (*unit.members, *table.members),
+        unit.inputs,
+        table.output,
+        unit.shape,
+        unit.quantization,
+        unit.dequantizers,
+    )
+
+
+def host_segment(
+    proto: onnx.ModelProto,
+    indices: Iterable[int],
+    graph: Graph,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+) -> HostSegment:
+    """The model's nodes of these indices, with the constants they read."""
+    nodes = [_renamed(proto.graph.node[index], graph.aliases) for index in sorted(indices)]
+    read = {name for node in nodes for name in (*node.input, *outer_names(node))}
+    model = onnx.ModelProto(ir_version=proto.ir_version)
+    model.opset_import.extend(proto.opset_import)
+    model.functions.extend(proto.functions)
+    model.graph.name = proto.graph.name or "graph"
+    model.graph.node.extend(nodes)
+    stored = {t.name for t in proto.graph.initializer}
+    model.graph.initializer.extend(t for t in proto.graph.initializer if t.name in read)
+    produced = {name for node in nodes for name in node.output}
+    for name in sorted(read - stored - produced):
+        value = graph.constants.get(name)
+        if value is not None:
+            model.graph.initializer.append(numpy_helper.from_array(value, name))
+    model.graph.sparse_initializer.extend(
+        t for t in proto.graph.sparse_initializer if t.values.name in read
+    )
+    declared = {v.name: v for v in (*proto.graph.input, *proto.graph.output)}
+    for names, values in ((inputs, model.graph.input), (outputs, model.graph.output)):
+        for name in names:
+            values.append(declared.get(name) or _value_info(name, graph))
+    return HostSegment(model.SerializeToString(), tuple(inputs), tuple(outputs))
+
+
+def _value_info(name: str, graph: Graph) -> onnx.ValueInfoProto:
+    """Type without sizes: the batch, and with it any dimension, may differ from run to run."""
+    shape = graph.shape(name)
+    dims = None if shape is None else [f"{name}/{axis}" for axis in range(len(shape))]
+    return onnx.helper.make_tensor_value_info(name, graph.type(name) or FLOAT, dims)
+
+
+def _renamed(node: onnx.NodeProto, aliases: Mapping[str, str]) -> onnx.NodeProto:
+    if not any(name in aliases for name in node.input):
+        return node
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    for position, name in enumerate(node.input):
+        copy.input[position] = resolved(name, aliases)
+    return copy
+
+
+def resolved(name: str, aliases: Mapping[str, str]) -> str:
+    while name in aliases:
+        name = aliases[name]
+    return name
+
+
+def outer_names(node: onnx.NodeProto) -> set[str]:
+    """Tensors that the node's subgraphs (If, Loop, Scan) read from outside."""
+    found: set[str] = set()
+    for attribute in node.attribute:
+        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+            inner = {value.name for value in graph.input}
+            inner |= {tensor.name for tensor in graph.initializer}
+            for child in graph.node:
+                found |= ({*child.input} | outer_names(child)) - inner - {""}
+                inner |= set(child.output)
+            found |= {value.name for value in graph.output} - inner
+    return found

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The card's work on quantized tensors, before layouts: one Unit is one instruction or a move."""
+
+from dataclasses import dataclass, field
+
+from device.compiler.graph import Node, Shape
+from device.compiler.plan import Array
+from device.compiler.quant import Quantization
+
+Pair = tuple[int, int]  # height, width
+
+
+@dataclass(frozen=True)
+class Window:
+    """Geometry of a convolution or pool; padding as (top, left, bottom, right)."""
+
+    kernel: Pair
+    stride: Pair
+    dilation: Pair
+    padding: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Clamp:
+    """Bounds of a stored result."""
+
+    lo: int = 0
+    hi: int = 255
+
+
+@dataclass(frozen=True)
+class Quantize:
+    """A float tensor at the segment's edge to bytes."""
+
+
+@dataclass(frozen=True)
+class Dequantize:
+    """Bytes to a float tensor at the segment's edge."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Byte to byte; `values` uint8 [256]."""
+
+    values: Array
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """`weights` int8 [out][kernel_h][kernel_w][in / groups], `bias` int32 [out] with the input's
+    zero point folded in, `multiplier` float32 [out]. A matrix product has a 1x1 window and takes
+    its input row-major (`matrix`)."""
+
+    window: Window
+    groups: int
+    weights: Array
+    bias: Array
+    multiplier: Array
+    input_zero: int  # what the padding holds
+    clamp: Clamp
+    matrix: bool = False
+
+
+@dataclass(frozen=True)
+class Add:
+    ratio_a: float
+    ratio_b: float
+    fixed: float
+    offset_a: int
+    offset_b: int
+    offset_out: int
+    clamp: Clamp
+
+
+@dataclass(frozen=True)
+class Multiply:
+    ratio: float
+    zero: float
+    zero_a: int
+    zero_b: int
+    offset_out: int
+    clamp: Clamp
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    window: Window
+
+
+@dataclass(frozen=True)
+class AveragePool:
+    window: Window
+    count_include_pad: bool
+    input: Quantization
+
+
+@dataclass(frozen=True)
+class Resize:
+    """For each output row and column the input's; uint32."""
+
+    rows: Array
+    columns: Array
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """Along `axis`; `table` float32 [256]."""
+
+    axis: int
+    table: Array
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Reshape:
+    """Same elements in row-major order, another shape."""
+
+
+@dataclass(frozen=True)
+class Transpose:
+    permutation: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Concat:
+    axis: int
+
+
+@dataclass(frozen=True)
+class Pad:
+    """`before` elements of `value` ahead of the data along each axis (after: what is left)."""
+
+    before: tuple[int, ...]
+    value: int
+
+
+Work = (
+    Quantize
+    | Dequantize
+    | Table
+    | Convolution
+    | Add
+    | Multiply
+    | MaxPool
+    | AveragePool
+    | Resize
+    | Softmax
+    | Reshape
+    | Transpose
+    | Concat
+    | Pad
+)
+MOVING = (Quantize, Dequantize, Reshape, Transpose, Concat, Pad)
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """`inputs` and `output` name quantized tensors (float at the edge of Quantize, Dequantize); a
+    constant input is named too. `members` are the graph's nodes that it stands for, without the
+    DequantizeLinear nodes before it, which others may need as well."""
+
+    work: Work
+    node: Node
+    members: tuple[Node, ...]
+    inputs: tuple[str, ...]
+    output: str
+    shape: Shape  # of the output
+    quantization: Quantization | None  # of the output, where the work sets it
+    dequantizers: tuple[Node, ...] = field(default=())

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a compiled model on the interpreter and onnxruntime, and the model whole on onnxruntime."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from device.compiler import CardSegment, CompiledModel, compile_model
+
+from .interpreter import Array, Program
+
+
+def session(model: bytes, level: Any = None) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if level is not None:
+        options.graph_optimization_level = level
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def reference(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """All outputs by onnxruntime alone, as a user runs it."""
+    runner = session(model.SerializeToString())
+    names = [value.name for value in runner.get_outputs()]
+    return dict(zip(names, runner.run(names, dict(feeds)), strict=True))
+
+
+def run_card(segment: CardSegment, values: Mapping[str, Array]) -> dict[str, Array]:
+    """A card segment item by item."""
+    program = Program(segment.program)
+    first = segment.inputs[0]
+    items = values[first.name].shape[0] // first.shape[0] if segment.batchable else 1
+    parts: list[list[Array]] = []
+    for item in range(items):
+        feeds = []
+        for port in segment.inputs:
+            value = values[port.name]
+            assert value.dtype == port.dtype
+            if segment.batchable:
+                value = value[item * port.shape[0] : (item + 1) * port.shape[0]]
+            assert value.shape == port.shape
+            feeds.append(value)
+        outputs = program.run(feeds, [port.bytes for port in segment.outputs])
+        parts.append(
+            [
+                flat.view(port.dtype).reshape(port.shape)
+                for flat, port in zip(outputs, segment.outputs, strict=True)
+            ]
+        )
+    names = [port.name for port in segment.outputs]
+    joined = [
+        np.concatenate(part) if len(part) > 1 else part[0] for part in zip(*parts, strict=True)
+    ]
+    return dict(zip(names, joined, strict=True))
+
+
+def run(compiled: CompiledModel, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    values = {**compiled.constants, **feeds}
+    for segment in compiled.segments:
+        if isinstance(segment, CardSegment):
+            values.update(run_card(segment, values))
+        else:
+            given = {name: values[name] for name in segment.inputs}
+            found = session(segment.model).run(list(segment.outputs), given)
+            values.update(zip(segment.outputs, found, strict=True))
+    return {info.name: values[info.name] for info in compiled.outputs}
+
+
+def off_card(compiled: CompiledModel) -> list[tuple[str, str, str]]:
+    return [(row.node, row.op, row.reason) for row in compiled.placement if row.where != "card"]
+
+
+def steps(model: onnx.ModelProto, output: str) -> float:
+    """The quantization step of a graph output behind a DequantizeLinear; 1 for a quantized one."""
+    values = {t.name: t for t in model.graph.initializer}
+    for node in model.graph.node:
+        if output in node.output and node.op_type == "DequantizeLinear":
+            return float(np.max(onnx.numpy_helper.to_array(values[node.input[1]])))
+    return 1.0
+
+
+def difference(
+    model: onnx.ModelProto, feeds: Mapping[str, Array], compiled: CompiledModel | None = None
+) -> tuple[float, int]:
+    """Largest difference over all outputs in quantization steps, and how many values differ."""
+    compiled = compiled or compile_model(model)
+    expected, found = reference(model, feeds), run(compiled, feeds)
+    worst, count = 0.0, 0
+    for name, value in expected.items():
+        assert found[name].shape == value.shape and found[name].dtype == value.dtype, name
+        apart = np.abs(found[name].astype(np.float64) - value.astype(np.float64))
+        apart = np.rint(apart / steps(model, name))
+        worst, count = max(worst, float(apart.max(initial=0))), count + int((apart > 0).sum())
+    return worst, count
