@@ -125,6 +125,8 @@ class Server:
 
     async def stop(self) -> None:
         """Not ready first, then the requests under way finish, then everything is let go."""
+        if self.phase.stopping.is_set():
+            return
         log.info("stopping")
         self.phase.ready = False
         self._health.stop()

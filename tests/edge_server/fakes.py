@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A card that lives in Python: runs models on onnxruntime, and fails or waits when told to."""
+
+import asyncio
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from device.errors import CardError, CardGone
+from edge_server.app import Parts
+from edge_server.engines.engine import Array
+
+
+def gone() -> CardGone:
+    """What a card says that was pulled out."""
+    return CardGone("the card left the bus", code=1, fault="GONE", remedy="put it back")
+
+
+class FakeCard:
+    """Counts what is done to it. `absent` makes attaching fail."""
+
+    def __init__(self) -> None:
+        self.alive = True
+        self.absent = False
+        self.closed = False
+        self.attached = 0
+
+    def detach(self) -> None:
+        self.alive = False
+
+    def attach(self) -> None:
+        if self.absent:
+            raise gone()
+        self.alive = True
+        self.attached += 1
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class Row:
+    """A placement row."""
+
+    node: str = "n"
+    op: str = "Add"
+    where: str = "card"
+    reason: str = ""
+
+
+@dataclass
+class Info:
+    """An input or output."""
+
+    name: str
+    type: str
+    shape: Sequence[int | str | None]
+
+
+class FakeSession:
+    """A model on a FakeCard."""
+
+    def __init__(self, bench: "Bench", path: Path, card: FakeCard) -> None:
+        if bench.load_error is not None:
+            raise bench.load_error
+        self._bench = bench
+        self._card = card
+        self._session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        self.inputs = [Info(i.name, i.type, i.shape) for i in self._session.get_inputs()]
+        self.outputs = [Info(o.name, o.type, o.shape) for o in self._session.get_outputs()]
+        self.placement = list(bench.placement)
+        self.generation = card.attached
+        self.closed = False
+        bench.sessions.append(self)
+
+    def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Array]) -> list[Array]:
+        assert not self.closed, "run on a closed session"
+        bench = self._bench
+        with bench.lock:
+            bench.running += 1
+            bench.most_running = max(bench.most_running, bench.running)
+            bench.runs += 1
+        try:
+            if bench.hold is not None:
+                bench.started.release()
+                assert bench.hold.wait(20), "nobody let the run go on"
+            if bench.run_errors:
+                raise bench.run_errors.pop(0)
+            if not self._card.alive or self.generation != self._card.attached:
+                raise gone()
+            results: list[Array] = self._session.run(output_names, feeds)
+            return results
+        finally:
+            with bench.lock:
+                bench.running -= 1
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeClock:
+    """Sleeps end when the test says so; `slept` holds how long each was to be."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+        self._waiting: list[tuple[float, asyncio.Future[None]]] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((seconds, future))
+        await future
+
+    def wake(self, at_least: float = 0.0, below: float = 1e9) -> None:
+        """End the sleeps of a length in this range."""
+        chosen = [w for w in self._waiting if at_least <= w[0] < below]
+        self._waiting = [w for w in self._waiting if w not in chosen]
+        for _, future in chosen:
+            if not future.done():
+                future.set_result(None)
+
+
+class Bench:
+    """Everything fake of one server: its card, its sessions, its clock."""
+
+    def __init__(self) -> None:
+        self.card = FakeCard()
+        self.cards: list[FakeCard] = []
+        self.open_error: CardError | None = None
+        self.load_error: Exception | None = None
+        self.run_errors: list[Exception] = []
+        self.placement = [Row()]
+        self.sessions: list[FakeSession] = []
+        self.clock = FakeClock()
+        self.hold: threading.Event | None = None
+        self.started = threading.Semaphore(0)
+        self.lock = threading.Lock()
+        self.running = self.most_running = self.runs = 0
+
+    def parts(self) -> Parts:
+        """For edge_server.app.Server."""
+        return Parts(self._open_card, self._open_session, self.clock)
+
+    def _open_card(self, _bus: str, _threads: int) -> FakeCard:
+        if self.open_error is not None:
+            raise self.open_error
+        if self.card.closed:
+            self.card = FakeCard()
+        self.cards.append(self.card)
+        return self.card
+
+    def _open_session(self, path: Path, card: Any, _threads: int) -> FakeSession:
+        return FakeSession(self, path, card)
+
+    async def until_started(self) -> None:
+        """Returns when one more run has begun (with `hold` set)."""
+        assert await asyncio.to_thread(self.started.acquire, True, 20), "no run began"
