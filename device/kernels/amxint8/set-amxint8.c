@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The AMX int8 kernel set: convolutions that fill tiles go to them, everything else to
+ * AVX512-VNNI, which every machine with AMX has. */
+#include "kernels/amxint8/amxint8.h"
+#include "kernels/avx512vnni/avx512vnni.h"
+#include "kernels/sets.h"
+
+#if defined(TEPI_AMX_EMULATED)
+const struct tepi_kernel_set *tepi_kernels_amxint8_emulated(void);
+#endif
+
+static const struct tepi_conv_kernel *const convolutions[] = {
+    &TEPI_AMX(tepi_u8s8_conv_32x32_amxint8),
+    &tepi_u8s8_dwconv3x3_1x64_avx512vnni,
+    &tepi_u8s8_dwconv_1x64_avx512vnni,
+    &tepi_u8s8_conv_6x64_avx512vnni,
+    NULL,
+};
+
+static const struct tepi_kernel_set set = {
+    .isa = TEPI_KERNEL_AMXINT8,
+    .convolutions = convolutions,
+    .add = tepi_u8_add_64_avx512vnni,
+    .mul = tepi_u8_mul_64_avx512vnni,
+    .table = tepi_u8_table_64_avx512vnni,
+    .maxpool = tepi_u8_maxpool_64_avx512vnni,
+    .avgpool = tepi_u8_avgpool_64_avx512vnni,
+    .quantize = tepi_f32u8_quantize_64_avx512vnni,
+    .dequantize = tepi_u8f32_dequantize_64_avx512vnni,
+    .copy_u8 = tepi_u8_copy_64_avx512vnni,
+    .softmax = tepi_u8_softmax_64_avx512vnni,
+};
+
+const struct tepi_kernel_set *TEPI_AMX(tepi_kernels_amxint8)(void)
+{
+    return &set;
+}
