@@ -6,6 +6,8 @@ QLinearAveragePool and QLinearSoftmax as onnxruntime computes them on x86-64.
 """
 
 import math
+from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -20,21 +22,36 @@ FLOAT_MAX = float(np.finfo(np.float32).max)
 
 
 def add(a: Quantization, b: Quantization, out: Quantization, clamp: Clamp) -> AddWork:
-    """Ratios and the fixed part as float32, the fixed part from the model's own zero points."""
-    ratio_a, ratio_b = F32(a.scale) / F32(out.scale), F32(b.scale) / F32(out.scale)
-    if not (np.isfinite(ratio_a) and np.isfinite(ratio_b)):
+    if not (np.isfinite(F32(a.scale) / F32(out.scale) + F32(b.scale) / F32(out.scale))):
         raise Unplaced("its scales give a ratio that is not finite")
-    part = ratio_a * F32(a.zero_point) + ratio_b * F32(b.zero_point)
-    fixed = F32(out.zero_point) - F32(part)
-    return AddWork(
-        ratio_a=float(ratio_a),
-        ratio_b=float(ratio_b),
-        fixed=float(fixed),
-        offset_a=a.offset,
-        offset_b=b.offset,
-        offset_out=out.offset,
-        clamp=clamp,
-    )
+    return AddWork(a, b, out, clamp)
+
+
+@dataclass(frozen=True)
+class Sum:
+    """float32 values of an addition: out = a * ratio_a + (b * ratio_b + fixed)."""
+
+    ratio_a: float
+    ratio_b: float
+    fixed: float
+
+
+def sum_of(a: Quantization, b: Quantization, out: Quantization) -> Sum:
+    """As onnxruntime's compiler contracts it: zero - fma(ratio_a, zero_a, ratio_b * zero_b), with
+    the model's own zero points. So it matters which operand comes first."""
+    ratio_a, ratio_b = F32(a.scale) / F32(out.scale), F32(b.scale) / F32(out.scale)
+    part = _fused(ratio_a, F32(a.zero_point), ratio_b * F32(b.zero_point))
+    return Sum(float(ratio_a), float(ratio_b), float(F32(out.zero_point) - part))
+
+
+def _fused(a: np.float32, b: np.float32, c: np.float32) -> np.float32:
+    """a * b + c rounded to float32 once."""
+    exact = Fraction(float(a)) * Fraction(float(b)) + Fraction(float(c))
+    if not exact:
+        return F32(0)
+    exponent = math.frexp(float(exact))[1] - 24
+    unit = Fraction(2) ** max(exponent, -149)
+    return F32(float(round(exact / unit) * unit))
 
 
 def multiply(a: Quantization, b: Quantization, out: Quantization, clamp: Clamp) -> Multiply:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from device.compiler import units
+from device.compiler.elementwise import sum_of
 from device.compiler.emit import Constant
 from device.compiler.graph import Shape
 from device.compiler.images import NO_HALO, Buffer, Held, Image, Layout, image_of
@@ -83,20 +84,19 @@ def _add(unit: Unit, lowering: Lowering, table: Array | None) -> None:
     work = unit.work
     assert isinstance(work, units.Add)
     (a, b), swapped = _operands(unit, lowering, commutes=False)
-    ratios, offsets = (work.ratio_a, work.ratio_b), (work.offset_a, work.offset_b)
-    if swapped:
-        ratios, offsets = ratios[::-1], offsets[::-1]
+    first, second = (work.b, work.a) if swapped else (work.a, work.b)
+    numbers = sum_of(first, second, work.out)
     lowering.emit(
         "add",
         _out(_result(unit, lowering, a), unit),
         a,
         b,
-        ratio_a=ratios[0],
-        ratio_b=ratios[1],
-        fixed=work.fixed,
-        a_offset=offsets[0],
-        b_offset=offsets[1],
-        out_offset=work.offset_out,
+        ratio_a=numbers.ratio_a,
+        ratio_b=numbers.ratio_b,
+        fixed=numbers.fixed,
+        a_offset=first.offset,
+        b_offset=second.offset,
+        out_offset=work.out.offset,
         **_store(work.clamp, table),
     )
 

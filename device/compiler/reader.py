@@ -147,6 +147,10 @@ def skeleton(
         graph.output.append(value)
         if shapes is not None and value.type.HasField("tensor_type"):
             graph.output[-1].type.tensor_type.ClearField("shape")
+    if shapes is None:
+        for value in (*graph.input, *graph.output):
+            if value.type.HasField("tensor_type"):  # the checker wants one; onnxruntime does not
+                value.type.tensor_type.shape.SetInParent()
     for tensor in proto.graph.initializer:
         if math.prod(tensor.dims) > LARGE and tensor.data_type not in _FOREIGN_TYPES:
             info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)

@@ -63,12 +63,9 @@ class Convolution:
 
 @dataclass(frozen=True)
 class Add:
-    ratio_a: float
-    ratio_b: float
-    fixed: float
-    offset_a: int
-    offset_b: int
-    offset_out: int
+    a: Quantization
+    b: Quantization
+    out: Quantization
     clamp: Clamp
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from cffi import FFI
+from cffi import FFI  # type: ignore[import-untyped]
 from numpy.lib.stride_tricks import as_strided
 
 HEADER = Path(__file__).resolve().parents[3] / "device/abi/program.h"
@@ -29,6 +29,11 @@ def abi() -> Any:
     ffi = FFI()
     ffi.cdef(text)
     return ffi
+
+
+def strided(memory: Array, shape: tuple[int, ...], strides: tuple[int, ...]) -> Array:
+    window: Array = as_strided(memory, shape, strides)  # type: ignore[no-untyped-call]
+    return window
 
 
 def fma(a: Array, b: Array, c: Array) -> Array:
@@ -93,7 +98,8 @@ class Program:
 
     def _bytes(self, tensor: Any) -> Array:
         """Memory of the tensor's place."""
-        return self.places[tensor.place][tensor.port if tensor.place in (1, 2) else 0]
+        place: list[Array] = self.places[tensor.place]
+        return place[tensor.port if tensor.place in (1, 2) else 0]
 
     def _flat(self, tensor: Any) -> Array:
         """The place from the tensor's element (0, 0, 0, 0) on."""
@@ -116,7 +122,7 @@ class Program:
         last = start + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
         memory = self._bytes(tensor)
         assert start >= 0 and last < memory.size, "outside its place"
-        return as_strided(memory[start:], shape, strides)
+        return strided(memory[start:], shape, strides)
 
     def _constant(self, offset: int, dtype: Any, count: int) -> Array:
         return np.frombuffer(self.constants, dtype, count, offset)
@@ -147,7 +153,7 @@ class Program:
             start = out.offset - out.halo_top * out.stride_h - out.halo_left * out.stride_w
             strides = (out.stride_n, out.stride_h, out.stride_w, 1)
             shape = (out.n, rows, wide, out.stride_w)
-            as_strided(self._bytes(out)[start:], shape, strides)[...] = p.value
+            strided(self._bytes(out)[start:], shape, strides)[...] = p.value
         else:
             self.view(out, halo=True)[...] = p.value
             self.view(out)[...] = inner
@@ -239,7 +245,7 @@ class Program:
         self.view(out)[...] = self._constant(p.table, "u1", 256)[self.view(a)]
 
     def _pooled(self, p: Any, a: Any, out: Any, fill: int) -> tuple[list[Array], list[Array]]:
-        """For each tap the values that it meets, `fill` outside the image, and where it is inside."""
+        """For each tap the values it meets (`fill` outside the image) and where it is inside."""
         below = max((out.h - 1) * p.stride_h + (p.kernel_h - 1) * p.dilation_h - p.pad_top, 0)
         beside = max((out.w - 1) * p.stride_w + (p.kernel_w - 1) * p.dilation_w - p.pad_left, 0)
         more = ((0, 0), (p.pad_top, below), (p.pad_left, beside), (0, 0))
