@@ -2,11 +2,12 @@
 # demo, test, check, bench, gen; each makes the clone ready first (bootstrap).
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON := .venv/bin/python
-C_FILES = $(shell git ls-files 'device/*.[ch]' 'tests/*.[ch]' ':!device/binding/card_cdef.h')
+C_FILES = $(shell git ls-files 'device/*.[ch]' 'tests/*.[ch]' 'bench/*.[ch]' ':!device/binding/card_cdef.h')
 CMAKE_TESTS = cmake -S device -G Ninja -DCMAKE_BUILD_TYPE=Debug -DTEPI_TESTS=ON
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo test check bench gen ctest sanitize format drift
+.PHONY: help bootstrap demo test check bench gen format ctest
+.PHONY: lint types arrows layout tidy drift sanitize
 
 help:
 	@echo "make demo    serve real digits on the card, take it away, bring it back"
@@ -43,15 +44,24 @@ bench: bootstrap
 	@for bench in build/bench/bench_*; do [ ! -x "$$bench" ] || "$$bench" || exit 1; done
 	@$(PYTHON) -m bench.serving
 
-check: bootstrap
+check: lint types arrows layout tidy drift sanitize
+
+lint: bootstrap
 	ruff check .
 	ruff format --check .
+
+types: bootstrap
 	mypy
+
+arrows: bootstrap
 	lint-imports
+
+layout: bootstrap
+	@echo clang-format
 	@clang-format --dry-run -Werror $(C_FILES)
+
+tidy: bootstrap
 	$(PYTHON) -m pytest -q tests/test_tidy.py
-	$(MAKE) --no-print-directory drift
-	$(MAKE) --no-print-directory sanitize
 
 format: bootstrap
 	ruff check --fix .
