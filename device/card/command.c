@@ -7,7 +7,7 @@
 
 #include <stddef.h>
 
-#define INLINE_NS 50000u
+#define INLINE_NS   50000u
 /* Before a program has run: a guess at its speed, for choosing where to run it the first time. */
 #define MACS_PER_NS 16u
 

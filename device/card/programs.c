@@ -109,8 +109,8 @@ struct tepi_verdict tepi_card_load(struct tepi_card *card, const struct tepi_sub
         return memory_full(card, 0);
     }
     if (!fit_units(card)) {
-        verdict = memory_full(card, tepi_program_scratch_bytes(loaded->program) *
-                                        card->config.workers);
+        verdict =
+            memory_full(card, tepi_program_scratch_bytes(loaded->program) * card->config.workers);
         tepi_card_program_put(card, loaded);
         return verdict;
     }

@@ -193,10 +193,10 @@ void tepi_card_queue_doorbell(struct tepi_card_queue *queue, uint32_t which, uin
     if (queue->enabled && ready(card) &&
         (atomic_load(&card->control_register) & TEPI_CONTROL_ENABLE)) {
         const uint32_t waiting = queue->tail - queue->fetched;
-        overrun = which == TEPI_DOORBELL_SQ_TAIL
-                      ? !move(&queue->tail, value, queue->entries - waiting, queue->entries)
-                      : !move(&queue->cq_head, value, queue->posted - queue->cq_head,
-                              queue->entries);
+        overrun =
+            which == TEPI_DOORBELL_SQ_TAIL
+                ? !move(&queue->tail, value, queue->entries - waiting, queue->entries)
+                : !move(&queue->cq_head, value, queue->posted - queue->cq_head, queue->entries);
         /* A pair that overran is stopped: what its entries are is no longer known. */
         queue->enabled = !overrun;
         first = overrun ? NULL : fetch_all(queue);

@@ -7,14 +7,14 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define DEFAULT_ENTRIES    256u
-#define DEFAULT_POOL       (1ull << 30)
-#define DEFAULT_TIMEOUT    120000000000ull
-#define DEFAULT_GRACE      1000000000ull
-#define DEFAULT_RESET      5000000000ull
-#define RESET_POLL_NS      50000u
-#define TEPI_ABI_SPOKEN    TEPI_ABI_VERSION
-#define FAULT_ENTRY_BYTES  sizeof(struct tepi_fault_entry)
+#define DEFAULT_ENTRIES   256u
+#define DEFAULT_POOL      (1ull << 30)
+#define DEFAULT_TIMEOUT   120000000000ull
+#define DEFAULT_GRACE     1000000000ull
+#define DEFAULT_RESET     5000000000ull
+#define RESET_POLL_NS     50000u
+#define TEPI_ABI_SPOKEN   TEPI_ABI_VERSION
+#define FAULT_ENTRY_BYTES sizeof(struct tepi_fault_entry)
 
 static int probe(struct tepi_controller *self, struct tepi_failure *failure)
 {
@@ -75,8 +75,7 @@ static int bring_up(struct tepi_controller *self, struct tepi_failure *failure)
     for (int i = 0; i < TEPI_PAIRS; i++) {
         if (tepi_queue_start(self->pairs[i], generation)) {
             const bool gone = tepi_controller_status(self) == -ENODEV;
-            return tepi_fail(failure, gone ? TEPI_FAULT_GONE : TEPI_FAULT_QUEUE_SETUP,
-                             (uint32_t)i);
+            return tepi_fail(failure, gone ? TEPI_FAULT_GONE : TEPI_FAULT_QUEUE_SETUP, (uint32_t)i);
         }
     }
     atomic_fetch_add(&self->epoch, 1);
@@ -147,8 +146,8 @@ void tepi_controller_lose(struct tepi_controller *controller, uint32_t epoch, ui
 int tepi_controller_reset(struct tepi_controller *controller, struct tepi_failure *failure)
 {
     pthread_mutex_lock(&controller->life);
-    int result = controller->shut ? tepi_fail(failure, TEPI_FAULT_GONE, 0)
-                                  : probe(controller, failure);
+    int result =
+        controller->shut ? tepi_fail(failure, TEPI_FAULT_GONE, 0) : probe(controller, failure);
     if (result == 0) {
         result = restart_locked(controller, TEPI_FAULT_STALE_GENERATION, failure);
     } else {

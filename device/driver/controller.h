@@ -57,8 +57,8 @@ uint32_t tepi_controller_faults(struct tepi_controller *controller, struct tepi_
                                 uint32_t most);
 
 /* Runs one command and waits for it, until its deadline and the grace, or the default timeout, have
- * passed; then it is aborted, and where the card does not obey it is reset. 0, or the errno of the fault. Either way the card no
- * longer touches the command's memory. */
+ * passed; then it is aborted, and where the card does not obey it is reset. 0, or the errno of the
+ * fault. Either way the card no longer touches the command's memory. */
 int tepi_controller_command(struct tepi_controller *controller, const struct tepi_submission *entry,
                             struct tepi_completion *completion, struct tepi_failure *failure);
 

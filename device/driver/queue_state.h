@@ -34,11 +34,11 @@ struct tepi_queue {
     pthread_mutex_t submit_lock;
     pthread_cond_t quiet; /* ringers reached 0, or a slot became free */
     _Atomic uint32_t tail;
-    uint32_t acknowledged;     /* completions given back to the card */
+    uint32_t acknowledged; /* completions given back to the card */
     _Atomic uint32_t generation;
-    _Atomic uint32_t fault;    /* not 0: closed */
-    _Atomic uint32_t ringers;  /* threads between the end of a post and the end of its doorbell */
-    _Atomic uint32_t hungry;   /* threads waiting for a slot */
+    _Atomic uint32_t fault;   /* not 0: closed */
+    _Atomic uint32_t ringers; /* threads between the end of a post and the end of its doorbell */
+    _Atomic uint32_t hungry;  /* threads waiting for a slot */
     uint16_t *free_slots;
     uint32_t free_count;
 

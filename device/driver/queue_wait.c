@@ -15,7 +15,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define SPIN_NS 10000u
+#define SPIN_NS     10000u
 /* How often a sleeper makes sure that the card is still there. */
 #define PRESENCE_NS 20000000ull
 

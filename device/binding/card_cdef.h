@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What Python sees of the driver, the software card and the ABI. Read by cffi, not by a compiler:
+ * "..." lets the C compiler fill in values, sizes and offsets from the headers. */
+
+/* abi/registers.h */
+#define TEPI_MAGIC ...
+#define TEPI_ABI_VERSION ...
+#define TEPI_STATUS_READY ...
+#define TEPI_STATUS_FAULT ...
+#define TEPI_STATUS_RESETTING ...
+enum tepi_isa {
+    TEPI_ISA_AUTO,
+    TEPI_ISA_SCALAR,
+    TEPI_ISA_AVX2,
+    TEPI_ISA_AVX512VNNI,
+    TEPI_ISA_AMXINT8,
+    ...
+};
+
+/* abi/faults.h */
+struct tepi_fault_entry {
+    uint64_t time_ns;
+    uint32_t code;
+    uint32_t info;
+    uint32_t generation;
+    uint16_t queue;
+    uint16_t command_id;
+    uint32_t sequence;
+    ...;
+};
+#define TEPI_FAULT_LOG_ENTRIES ...
+
+/* abi/program.h */
+#define TEPI_PROGRAM_MAGIC ...
+#define TEPI_NONE ...
+#define TEPI_TENSORS_MAX ...
+#define TEPI_INSTRUCTIONS_MAX ...
+#define TEPI_PORTS_MAX ...
+#define TEPI_DIM_MAX ...
+#define TEPI_HALO_MAX ...
+#define TEPI_KERNEL_MAX ...
+#define TEPI_ARENA_MAX ...
+#define TEPI_PROGRAM_BYTES_MAX ...
+enum tepi_type { TEPI_TYPE_U8, TEPI_TYPE_I8, TEPI_TYPE_F32, ... };
+enum tepi_place {
+    TEPI_PLACE_ARENA,
+    TEPI_PLACE_INPUT,
+    TEPI_PLACE_OUTPUT,
+    TEPI_PLACE_CONSTANT,
+    ...
+};
+enum tepi_instruction_code {
+    TEPI_OP_FILL,
+    TEPI_OP_MAP,
+    TEPI_OP_CONV,
+    TEPI_OP_ADD,
+    TEPI_OP_MUL,
+    TEPI_OP_TABLE,
+    TEPI_OP_MAXPOOL,
+    TEPI_OP_AVGPOOL,
+    TEPI_OP_RESIZE,
+    TEPI_OP_SOFTMAX,
+    ...
+};
+struct tepi_program_header {
+    uint32_t magic;
+    uint16_t abi;
+    uint16_t header_bytes;
+    uint64_t total_bytes;
+    uint32_t crc32;
+    uint32_t flags;
+    uint32_t tensors;
+    uint32_t instructions;
+    uint64_t tensors_offset;
+    uint64_t instructions_offset;
+    uint64_t constants_offset;
+    uint64_t constants_bytes;
+    uint64_t arena_bytes;
+    uint64_t macs;
+    uint16_t inputs;
+    uint16_t outputs;
+    uint32_t reserved[...];
+    ...;
+};
+struct tepi_tensor {
+    uint8_t type;
+    uint8_t place;
+    uint16_t port;
+    uint32_t n, h, w, c;
+    uint32_t stride_n, stride_h, stride_w;
+    uint16_t halo_top, halo_left, halo_bottom, halo_right;
+    uint64_t offset;
+    float scale;
+    int32_t zero_point;
+    ...;
+};
+struct tepi_conv_params {
+    uint16_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
+    uint16_t pad_top, pad_left;
+    uint32_t groups;
+    uint32_t weights, bias, multiplier;
+    uint32_t table;
+    uint8_t lo, hi;
+    uint8_t reserved[...];
+    ...;
+};
+struct tepi_add_params {
+    float ratio_a, ratio_b, fixed;
+    int32_t a_offset, b_offset, out_offset;
+    uint32_t table;
+    uint8_t lo, hi;
+    uint8_t reserved[...];
+    ...;
+};
+struct tepi_mul_params {
+    float ratio, zero;
+    int32_t a_zero_point, b_zero_point, out_offset;
+    uint32_t table;
+    uint8_t lo, hi;
+    uint8_t reserved[...];
+    ...;
+};
+struct tepi_fill_params {
+    uint32_t whole;
+    uint32_t value;
+    ...;
+};
+struct tepi_map_params {
+    uint32_t rank;
+    uint32_t dims[...];
+    int32_t stride[...];
+    int32_t out_stride[...];
+    uint32_t start, out_start;
+    uint32_t table;
+    uint8_t lo, hi;
+    uint8_t reserved[...];
+    ...;
+};
+struct tepi_table_params {
+    uint32_t table;
+    ...;
+};
+struct tepi_pool_params {
+    uint16_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
+    uint16_t pad_top, pad_left, pad_bottom, pad_right;
+    uint32_t count_include_pad;
+    float in_scale, out_scale;
+    ...;
+};
+struct tepi_resize_params {
+    uint32_t rows;
+    uint32_t columns;
+    ...;
+};
+struct tepi_softmax_params {
+    uint32_t table;
+    float ratio;
+    ...;
+};
+struct tepi_instruction {
+    uint8_t code;
+    uint8_t flags;
+    uint16_t a, b, out;
+    uint32_t node;
+    uint32_t reserved;
+    uint8_t bytes[...];
+    ...;
+};
+
+/* driver/failure.h, driver/controller.h, driver/loaded.h */
+struct tepi_failure {
+    uint32_t fault;
+    uint32_t info;
+    ...;
+};
+struct tepi_controller_info {
+    uint32_t abi_min, abi_max, isa, workers, queues, generation;
+    uint64_t opcodes, memory, memory_free, heartbeat, clock_ns;
+    uint32_t status, fault_count;
+    ...;
+};
+struct tepi_timings {
+    uint64_t queue_ns, copy_in_ns, compute_ns, copy_out_ns, host_ns;
+    ...;
+};
+
+/* binding/card_glue.h */
+struct tepi_fault_row {
+    uint32_t code;
+    const char *name, *severity, *grpc, *meaning, *remedy;
+    ...;
+};
+extern const struct tepi_fault_row tepi_fault_rows[];
+extern const uint32_t tepi_fault_row_count;
+
+struct tepi_slot_card;
+struct tepi_held_program;
+struct tepi_run;
+struct tepi_ended {
+    struct tepi_run *run;
+    ...;
+};
+
+int tepi_slot_open(uint32_t workers, uint64_t memory_bytes, uint32_t isa,
+                   struct tepi_slot_card **card, struct tepi_failure *failure);
+void tepi_slot_shut(struct tepi_slot_card *card);
+void tepi_slot_release(struct tepi_slot_card *card);
+void tepi_slot_detach(struct tepi_slot_card *card);
+int tepi_slot_attach(struct tepi_slot_card *card, struct tepi_failure *failure);
+int tepi_slot_reset(struct tepi_slot_card *card, struct tepi_failure *failure);
+void tepi_slot_inject(struct tepi_slot_card *card, uint32_t fault, uint32_t info);
+bool tepi_slot_alive(struct tepi_slot_card *card);
+uint32_t tepi_slot_epoch(struct tepi_slot_card *card);
+int tepi_slot_info(struct tepi_slot_card *card, struct tepi_controller_info *info);
+uint32_t tepi_slot_faults(struct tepi_slot_card *card, struct tepi_fault_entry *log,
+                          uint32_t most);
+int tepi_slot_nop(struct tepi_slot_card *card, struct tepi_failure *failure);
+int tepi_slot_eventfd(struct tepi_slot_card *card);
+uint32_t tepi_slot_collect(struct tepi_slot_card *card, struct tepi_ended *ended, uint32_t most);
+
+int tepi_held_open(struct tepi_slot_card *card, const void *image, uint64_t bytes,
+                   struct tepi_held_program **program, struct tepi_failure *failure);
+int tepi_held_reload(struct tepi_held_program *program, const void *image, uint64_t bytes,
+                     struct tepi_failure *failure);
+void tepi_held_unload(struct tepi_held_program *program);
+void tepi_held_release(struct tepi_held_program *program);
+uint32_t tepi_held_epoch(struct tepi_held_program *program);
+uint32_t tepi_held_inputs(struct tepi_held_program *program);
+uint32_t tepi_held_outputs(struct tepi_held_program *program);
+uint64_t tepi_held_port_bytes(struct tepi_held_program *program, uint32_t port);
+int tepi_held_run(struct tepi_held_program *program, void **ports, uint32_t batch,
+                  uint64_t deadline_ns, struct tepi_timings *timings,
+                  struct tepi_failure *failure);
+int tepi_held_start(struct tepi_held_program *program, void **ports, uint32_t batch,
+                    uint64_t deadline_ns, struct tepi_run **run, struct tepi_failure *failure);
+void tepi_held_abort(struct tepi_run *run);
+void tepi_held_expire(struct tepi_held_program *program, struct tepi_run *run);
+int tepi_held_end(struct tepi_ended *ended, bool discard, struct tepi_timings *timings,
+                  struct tepi_failure *failure);

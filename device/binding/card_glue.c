@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The software card and its bus as one counted object, and programs that hold it. */
+#include "binding/card_glue.h"
+
+#include "card/card.h"
+#include "driver/bus_inproc.h"
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+enum { QUEUES = 4, COLLECT_MOST = 64 };
+
+#define FAULT_ROW(code, name, severity, grpc, meaning, remedy)                                     \
+    {(code), #name, #severity, #grpc, meaning, remedy},
+const struct tepi_fault_row tepi_fault_rows[] = {TEPI_FAULTS(FAULT_ROW)};
+#undef FAULT_ROW
+const uint32_t tepi_fault_row_count = sizeof tepi_fault_rows / sizeof tepi_fault_rows[0];
+
+struct tepi_slot_card {
+    _Atomic uint32_t refs;
+    struct tepi_card *card;
+    struct tepi_controller *controller;
+};
+
+struct tepi_held_program {
+    struct tepi_slot_card *card;
+    struct tepi_loaded *loaded;
+};
+
+int tepi_slot_open(uint32_t workers, uint64_t memory_bytes, uint32_t isa,
+                   struct tepi_slot_card **out, struct tepi_failure *failure)
+{
+    tepi_fail(failure, TEPI_FAULT_OK, 0);
+    struct tepi_slot_card *self = calloc(1, sizeof *self);
+    if (!self) {
+        return -ENOMEM;
+    }
+    atomic_store(&self->refs, 1);
+    const struct tepi_card_config config = {
+        .memory_bytes = memory_bytes, .workers = workers, .isa = isa, .queues = QUEUES};
+    int result = tepi_card_create(&config, &self->card);
+    if (result) {
+        goto free_self;
+    }
+    const struct tepi_device_port port = tepi_card_port(self->card);
+    struct tepi_bus *bus = NULL;
+    result = tepi_bus_inproc_open(&port, &bus);
+    if (result) {
+        goto destroy_card;
+    }
+    result = tepi_controller_open(bus, NULL, &self->controller, failure);
+    if (result) {
+        goto destroy_card;
+    }
+    *out = self;
+    return 0;
+destroy_card:
+    tepi_card_destroy(self->card);
+free_self:
+    free(self);
+    return result;
+}
+
+void tepi_slot_shut(struct tepi_slot_card *card)
+{
+    tepi_controller_shut(card->controller);
+}
+
+void tepi_slot_release(struct tepi_slot_card *card)
+{
+    if (atomic_fetch_sub(&card->refs, 1) == 1) {
+        tepi_controller_close(card->controller);
+        tepi_card_destroy(card->card);
+        free(card);
+    }
+}
+
+void tepi_slot_detach(struct tepi_slot_card *card)
+{
+    tepi_card_detach(card->card);
+}
+
+int tepi_slot_attach(struct tepi_slot_card *card, struct tepi_failure *failure)
+{
+    tepi_fail(failure, TEPI_FAULT_OK, 0);
+    tepi_card_attach(card->card);
+    return tepi_controller_alive(card->controller)
+               ? 0
+               : tepi_controller_reset(card->controller, failure);
+}
+
+int tepi_slot_reset(struct tepi_slot_card *card, struct tepi_failure *failure)
+{
+    tepi_fail(failure, TEPI_FAULT_OK, 0);
+    return tepi_controller_reset(card->controller, failure);
+}
+
+void tepi_slot_inject(struct tepi_slot_card *card, uint32_t fault, uint32_t info)
+{
+    tepi_card_inject(card->card, (enum tepi_fault)fault, info);
+}
+
+bool tepi_slot_alive(struct tepi_slot_card *card)
+{
+    return tepi_controller_alive(card->controller);
+}
+
+uint32_t tepi_slot_epoch(struct tepi_slot_card *card)
+{
+    return tepi_controller_epoch(card->controller);
+}
+
+int tepi_slot_info(struct tepi_slot_card *card, struct tepi_controller_info *info)
+{
+    return tepi_controller_info(card->controller, info);
+}
+
+uint32_t tepi_slot_faults(struct tepi_slot_card *card, struct tepi_fault_entry *log, uint32_t most)
+{
+    return tepi_controller_faults(card->controller, log, most);
+}
+
+int tepi_slot_nop(struct tepi_slot_card *card, struct tepi_failure *failure)
+{
+    const struct tepi_submission entry = {.opcode = TEPI_CMD_NOP, .batch = 1};
+    struct tepi_completion completion;
+    return tepi_controller_command(card->controller, &entry, &completion, failure);
+}
+
+int tepi_slot_eventfd(struct tepi_slot_card *card)
+{
+    return tepi_controller_eventfd(card->controller);
+}
+
+uint32_t tepi_slot_collect(struct tepi_slot_card *card, struct tepi_ended *ended, uint32_t most)
+{
+    struct tepi_done done[COLLECT_MOST];
+    most = most < COLLECT_MOST ? most : COLLECT_MOST;
+    const uint32_t taken = tepi_controller_collect(card->controller, done, most);
+    for (uint32_t i = 0; i < taken; i++) {
+        ended[i] = (struct tepi_ended){done[i].owner, done[i].completion};
+    }
+    return taken;
+}
+
+int tepi_held_open(struct tepi_slot_card *card, const void *image, uint64_t bytes,
+                   struct tepi_held_program **out, struct tepi_failure *failure)
+{
+    struct tepi_held_program *self = calloc(1, sizeof *self);
+    if (!self) {
+        return -ENOMEM;
+    }
+    int result = tepi_loaded_open(card->controller, image, bytes, &self->loaded, failure);
+    if (result) {
+        free(self);
+        return result;
+    }
+    atomic_fetch_add(&card->refs, 1);
+    self->card = card;
+    *out = self;
+    return 0;
+}
+
+int tepi_held_reload(struct tepi_held_program *program, const void *image, uint64_t bytes,
+                     struct tepi_failure *failure)
+{
+    return tepi_loaded_reload(program->loaded, image, bytes, failure);
+}
+
+void tepi_held_unload(struct tepi_held_program *program)
+{
+    tepi_loaded_unload(program->loaded);
+}
+
+void tepi_held_release(struct tepi_held_program *program)
+{
+    tepi_loaded_close(program->loaded);
+    tepi_slot_release(program->card);
+    free(program);
+}
+
+uint32_t tepi_held_epoch(struct tepi_held_program *program)
+{
+    return tepi_loaded_epoch(program->loaded);
+}
+
+uint32_t tepi_held_inputs(struct tepi_held_program *program)
+{
+    return tepi_loaded_ports(program->loaded)->inputs;
+}
+
+uint32_t tepi_held_outputs(struct tepi_held_program *program)
+{
+    return tepi_loaded_ports(program->loaded)->outputs;
+}
+
+uint64_t tepi_held_port_bytes(struct tepi_held_program *program, uint32_t port)
+{
+    return port < TEPI_PORTS_MAX ? tepi_loaded_ports(program->loaded)->bytes[port] : 0;
+}
+
+int tepi_held_run(struct tepi_held_program *program, void **ports, uint32_t batch,
+                  uint64_t deadline_ns, struct tepi_timings *timings, struct tepi_failure *failure)
+{
+    const struct tepi_request request = {ports, batch, deadline_ns};
+    return tepi_loaded_run(program->loaded, &request, timings, failure);
+}
+
+int tepi_held_start(struct tepi_held_program *program, void **ports, uint32_t batch,
+                    uint64_t deadline_ns, struct tepi_run **run, struct tepi_failure *failure)
+{
+    const struct tepi_request request = {ports, batch, deadline_ns};
+    return tepi_loaded_start(program->loaded, &request, run, failure);
+}
+
+void tepi_held_abort(struct tepi_run *run)
+{
+    tepi_run_abort(run);
+}
+
+void tepi_held_expire(struct tepi_held_program *program, struct tepi_run *run)
+{
+    tepi_controller_expire(program->card->controller, tepi_run_epoch(run));
+}
+
+int tepi_held_end(struct tepi_ended *ended, bool discard, struct tepi_timings *timings,
+                  struct tepi_failure *failure)
+{
+    return tepi_run_end(ended->run, &ended->completion, discard, timings, failure);
+}
