@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 _FIRST_DELAY = 0.1  # seconds before the first try to get a lost card back; doubled each time
 _LAST_DELAY = 30.0
-_WATCH_INTERVAL = 1.0  # seconds between looks at a card that no request uses
+WATCH_INTERVAL = 1.0  # seconds between looks at a card that no request uses
 
 
 class CardState(StrEnum):
@@ -207,7 +207,7 @@ class CardLink:
 
     async def _watch(self) -> None:
         while True:
-            await self._clock.sleep(_WATCH_INTERVAL)
+            await self._clock.sleep(WATCH_INTERVAL)
             card = self._card
             if self.state is CardState.ATTACHED and card is not None and not card.alive:
                 self._lost(OffCard("card_gone", "the card is off the bus"))

@@ -35,16 +35,24 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request asks for, its tensors left out."""
+
+    served: ServedVersion
+    request_id: str
+    wanted: Wanted
+    timeout: float | None  # seconds that it may wait in line
+    size: int  # bytes of all tensors
+    batch: int
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
-    """What one kind of request means, as long as `served` is what its model name stands for."""
+    """What one kind of request means, as long as its model's name stands for the same."""
 
     head: bytes
     pieces: tuple[Piece, ...]
-    served: ServedVersion
-    request: pb.ModelInferRequest  # without its data
-    wanted: Wanted
-    size: int  # bytes of all tensors
-    batch: int
+    asked: Asked
 
     def feeds(self, data: bytes) -> dict[str, Array] | None:
         """The tensors; None where `data` is another kind of request after all."""
@@ -76,12 +84,7 @@ class Frames:
         self._known.clear()
 
     def learn(
-        self,
-        data: bytes,
-        request: pb.ModelInferRequest,
-        served: ServedVersion,
-        wanted: Wanted,
-        feeds: dict[str, Array],
+        self, data: bytes, request: pb.ModelInferRequest, asked: Asked, feeds: dict[str, Array]
     ) -> None:
         """Remember `data`, whose parts have just been checked, where it is of the simple kind."""
         if request.id or len(request.raw_input_contents) != len(request.inputs):
@@ -103,15 +106,4 @@ class Frames:
             return
         if len(self._known) >= _FRAMES_KEPT:
             self._known.clear()
-        bare = pb.ModelInferRequest()
-        bare.CopyFrom(request)
-        del bare.raw_input_contents[:]
-        self._known[len(data)] = Frame(
-            data[:end],
-            tuple(reversed(pieces)),
-            served,
-            bare,
-            wanted,
-            sum(p.end - p.begin for p in pieces),
-            served.decoder.batch_of(request),
-        )
+        self._known[len(data)] = Frame(data[:end], tuple(reversed(pieces)), asked)

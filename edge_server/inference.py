@@ -14,9 +14,8 @@ from time import perf_counter_ns
 from device.errors import CardError
 from edge_server.card_link import CardLink
 from edge_server.engines.engine import Array, EngineError, FeedError
-from edge_server.frames import Frames
+from edge_server.frames import Asked, Frames
 from edge_server.gate import Gate
-from edge_server.infer_codec import Wanted
 from edge_server.model_config import CardPolicy
 from edge_server.repository import Repository
 from edge_server.served import Route, ServedVersion, Slot
@@ -47,9 +46,7 @@ class Inference:
         feeds = frame.feeds(data) if frame is not None else None
         if frame is None or feeds is None:
             return await self._first_of_its_kind(data, start)
-        return await self._run(
-            frame.served, frame.request, frame.wanted, feeds, frame.size, frame.batch, start
-        )
+        return await self._run(frame.asked, feeds, start)
 
     async def _first_of_its_kind(self, data: bytes, start: int) -> bytes:
         """Parse and check, then answer."""
@@ -58,24 +55,18 @@ class Inference:
         try:
             feeds, size = served.decoder.decode(request)
             wanted = served.encoder.wanted(request)
+            timeout = _timeout(served, request)
         except RequestError as error:
             served.counters.failed(error.failure, perf_counter_ns() - start)
             raise
-        self._frames.learn(data, request, served, wanted, feeds)
         batch = served.decoder.batch_of(request)
-        return await self._run(served, request, wanted, feeds, size, batch, start)
+        asked = Asked(served, request.id, wanted, timeout, size, batch)
+        self._frames.learn(data, request, asked, feeds)
+        return await self._run(asked, feeds, start)
 
-    async def _run(
-        self,
-        served: ServedVersion,
-        request: pb.ModelInferRequest,
-        wanted: Wanted,
-        feeds: Mapping[str, Array],
-        size: int,
-        batch: int,
-        start: int,
-    ) -> bytes:
+    async def _run(self, asked: Asked, feeds: Mapping[str, Array], start: int) -> bytes:
         """Everything after decoding."""
+        served = asked.served
         counters = served.counters
         counters.pending += 1
         served.active += 1
@@ -83,17 +74,19 @@ class Inference:
         try:
             route = served.route
             slot = route.slot
-            if slot is not None and served.gate.idle and self._is_short(slot, size):
+            if slot is not None and served.gate.idle and self._is_short(slot, asked.size):
                 began = decoded
                 try:
-                    arrays = _run(slot, wanted, feeds, size)
+                    arrays = _run(slot, asked, feeds)
                 except CardError as error:
-                    arrays, route = await self._fall_back(served, error, wanted, feeds, size)
+                    arrays, route = await self._fall_back(asked, error, feeds)
             else:
-                arrays, route, began = await self._run_in_line(served, request, wanted, feeds, size)
+                arrays, route, began = await self._run_in_line(asked, feeds)
             ran = perf_counter_ns()
-            response = served.encoder.encode(request.id, wanted, arrays, route.parameters)
-            counters.succeeded(batch, start, decoded, began, ran, perf_counter_ns())
+            response = served.encoder.encode(
+                asked.request_id, asked.wanted, arrays, route.parameters
+            )
+            counters.succeeded(asked.batch, start, decoded, began, ran, perf_counter_ns())
             if route.reason:
                 counters.fell_back(route.reason)
             return response
@@ -115,17 +108,13 @@ class Inference:
         return cost is not None and cost < self._inline_limit_ns
 
     async def _run_in_line(
-        self,
-        served: ServedVersion,
-        request: pb.ModelInferRequest,
-        wanted: Wanted,
-        feeds: Mapping[str, Array],
-        size: int,
+        self, asked: Asked, feeds: Mapping[str, Array]
     ) -> tuple[list[Array], Route, int]:
         """Wait for a place, then run on a worker thread."""
+        served = asked.served
         if served.route.slot is None:
             raise _refusal(served, served.route)
-        await served.gate.enter(_timeout(served, request))
+        await served.gate.enter(asked.timeout)
         began = perf_counter_ns()
         route = served.route  # the card may have come or gone meanwhile
         slot = route.slot
@@ -133,28 +122,23 @@ class Inference:
             served.gate.leave()
             raise _refusal(served, route)
         try:
-            arrays = await self._run_elsewhere(slot, wanted, feeds, size, served.gate)
+            arrays = await self._run_elsewhere(slot, asked, feeds, served.gate)
         except CardError as error:
-            arrays, route = await self._fall_back(served, error, wanted, feeds, size)
+            arrays, route = await self._fall_back(asked, error, feeds)
         return arrays, route, began
 
     async def _fall_back(
-        self,
-        served: ServedVersion,
-        error: CardError,
-        wanted: Wanted,
-        feeds: Mapping[str, Array],
-        size: int,
+        self, asked: Asked, error: CardError, feeds: Mapping[str, Array]
     ) -> tuple[list[Array], Route]:
         """The same request on onnxruntime, past the line: it has had its turn already."""
         why = self._link.report(error)
-        route = served.fallback(why.reason, why.detail)
+        route = asked.served.fallback(why.reason, why.detail)
         if route.slot is None:
-            raise _refusal(served, route)
-        return await self._run_elsewhere(route.slot, wanted, feeds, size, None), route
+            raise _refusal(asked.served, route)
+        return await self._run_elsewhere(route.slot, asked, feeds, None), route
 
     async def _run_elsewhere(
-        self, slot: Slot, wanted: Wanted, feeds: Mapping[str, Array], size: int, gate: Gate | None
+        self, slot: Slot, asked: Asked, feeds: Mapping[str, Array], gate: Gate | None
     ) -> list[Array]:
         """Run on a worker thread and leave `gate` after it, also where nobody waits any more."""
         loop = asyncio.get_running_loop()
@@ -168,20 +152,20 @@ class Inference:
         def done(_future: Future[list[Array]]) -> None:
             loop.call_soon_threadsafe(finished)
 
-        future = self._executor.submit(_run, slot, wanted, feeds, size)
+        future = self._executor.submit(_run, slot, asked, feeds)
         future.add_done_callback(done)
         return await asyncio.wrap_future(future)
 
 
-def _run(slot: Slot, wanted: Wanted, feeds: Mapping[str, Array], size: int) -> list[Array]:
+def _run(slot: Slot, asked: Asked, feeds: Mapping[str, Array]) -> list[Array]:
     start = perf_counter_ns()
     try:
-        arrays = slot.engine.run(wanted.names, feeds)
+        arrays = slot.engine.run(asked.wanted.names, feeds)
     except FeedError as error:
         raise invalid(f"the model refuses these inputs: {error}") from None
     except EngineError as error:
         raise internal(f"the model failed on {slot.engine.device}: {error}") from None
-    slot.costs.add(size, perf_counter_ns() - start)
+    slot.costs.add(asked.size, perf_counter_ns() - start)
     return arrays
 
 

@@ -12,6 +12,7 @@ import onnxruntime as ort
 
 from device.errors import CardError, CardGone
 from edge_server.app import Parts
+from edge_server.card_link import WATCH_INTERVAL
 from edge_server.engines.engine import Array
 
 
@@ -103,14 +104,16 @@ class FakeSession:
 
 
 class FakeClock:
-    """Sleeps end when the test says so; `slept` holds how long each was to be."""
+    """Sleeps end when the test says so. `searches` holds how long those were to be in which a lost
+    card is awaited."""
 
     def __init__(self) -> None:
-        self.slept: list[float] = []
+        self.searches: list[float] = []
         self._waiting: list[tuple[float, asyncio.Future[None]]] = []
 
     async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
+        if seconds != WATCH_INTERVAL:
+            self.searches.append(seconds)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((seconds, future))
         await future

@@ -3,8 +3,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -67,7 +69,7 @@ def quantized_dense(seed: int = 0) -> bytes:
     generator = np.random.default_rng(seed)
     weights = generator.integers(-127, 128, (16, 8)).astype(np.int8)
 
-    def constant(name: str, value: np.ndarray) -> onnx.TensorProto:  # type: ignore[type-arg]
+    def constant(name: str, value: npt.NDArray[Any]) -> onnx.TensorProto:
         return numpy_helper.from_array(value, name)
 
     def scalar(name: str, value: float) -> onnx.TensorProto:
@@ -96,7 +98,7 @@ def quantized_dense(seed: int = 0) -> bytes:
 
 
 def put(repository: Path, name: str, model: bytes, config: str = "", version: int = 1) -> Path:
-    """Write `<repository>/<name>/<version>/model.onnx` and config.pbtxt; returns the model's folder."""
+    """Write `<name>/<version>/model.onnx` and config.pbtxt; returns the model's folder."""
     folder = repository / name
     (folder / str(version)).mkdir(parents=True, exist_ok=True)
     (folder / str(version) / "model.onnx").write_bytes(model)

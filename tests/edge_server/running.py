@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A server inside the test's own process, and calls to it over a real connection."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,11 @@ async def running(
     repository: Path, parts: Parts | None = None, **settings: Any
 ) -> AsyncIterator[tuple[Server, Caller]]:
     """A ready server on a free port without a card (unless `card` is given), and a caller."""
-    chosen = {"card": "none", "metrics_address": "", "drain_seconds": 10.0} | settings
+    chosen: dict[str, Any] = {
+        "card": "none",
+        "metrics_address": "",
+        "drain_seconds": 10.0,
+    } | settings
     server = Server(
         Settings(repository, grpc_address="127.0.0.1:0", **chosen), parts or product_parts()
     )
@@ -114,3 +119,10 @@ def arrays(response: pb.ModelInferResponse) -> dict[str, Array]:
 def text(response: pb.ModelInferResponse, parameter: str) -> str:
     """A string parameter of the response; empty where it is not there."""
     return response.parameters[parameter].string_param if parameter in response.parameters else ""
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Returns once the condition holds; everything else on the loop goes on meanwhile."""
+    async with asyncio.timeout(WAIT):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event of its own
+            await asyncio.sleep(0)

@@ -2,16 +2,18 @@
 """ModelInfer: what a right request gets back, in every form that the protocol allows."""
 
 import asyncio
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 from onnx import TensorProto
 
+from edge_server.engines.engine import Array
 from edge_server.tensor_bytes import pack_bytes
 from tests.edge_server import onnx_models as models
 from tests.edge_server.fakes import Bench
-from tests.edge_server.running import Refused, arrays, request, running, text
+from tests.edge_server.running import Refused, arrays, request, running, text, until
 from wire import inference_pb2 as pb
 
 X = np.array([1.5, -2], np.float32)
@@ -59,7 +61,7 @@ async def test_answer_names_model_version_id_and_device(tmp_path: Path) -> None:
 async def test_numbers_pass_raw_unchanged(tmp_path: Path, datatype: str) -> None:
     onnx_type, dtype, values = NUMBERS[datatype]
     models.put(tmp_path, "same", models.identity(onnx_type))
-    sent = np.array(values, dtype)
+    sent: Array = np.array(values, dtype)
     async with running(tmp_path) as (_, call):
         for _ in range(3):  # the second and third are known by their frame
             response = await call.infer(request("same", {"x": sent}))
@@ -190,26 +192,17 @@ async def test_version_chooses_and_empty_means_the_highest(tmp_path: Path) -> No
 
 async def _held(tmp_path: Path, config: str, bench: Bench) -> None:
     """A model whose runs wait for bench.hold."""
-    import threading
-
     models.put(tmp_path, "scale", models.scale(2), config)
     bench.hold = threading.Event()
     bench.hold.set()
-
-
-def _forget_costs(server: object) -> None:
-    """Take runs for long ones, so that they go to a worker thread."""
-    for served in server.repository.all_served():  # type: ignore[attr-defined]
-        served.route.slot.costs._known.clear()
 
 
 async def test_timeout_in_line_is_unavailable(tmp_path: Path) -> None:
     bench = Bench()
     await _held(tmp_path, "", bench)
     assert bench.hold is not None
-    async with running(tmp_path, bench.parts(), card="inproc") as (server, call):
+    async with running(tmp_path, bench.parts(), card="inproc", inline_limit_us=0) as (server, call):
         _drain(bench)
-        _forget_costs(server)
         bench.hold.clear()
         first = asyncio.create_task(call.infer(request("scale", {"x": X})))
         await bench.until_started()
@@ -228,9 +221,11 @@ async def test_a_full_line_is_unavailable(tmp_path: Path) -> None:
     config = "dynamic_batching { default_queue_policy { max_queue_size: 1 } }"
     await _held(tmp_path, config, bench)
     assert bench.hold is not None
-    async with running(tmp_path, bench.parts(), card="inproc") as (server, call):
+    async with running(tmp_path, bench.parts(), card="inproc", inline_limit_us=0) as (
+        _server,
+        call,
+    ):
         _drain(bench)
-        _forget_costs(server)
         bench.hold.clear()
         first = asyncio.create_task(call.infer(request("scale", {"x": X})))
         await bench.until_started()
@@ -250,9 +245,8 @@ async def test_a_cancelled_request_in_line_is_never_run(tmp_path: Path) -> None:
     bench = Bench()
     await _held(tmp_path, "", bench)
     assert bench.hold is not None
-    async with running(tmp_path, bench.parts(), card="inproc") as (server, call):
+    async with running(tmp_path, bench.parts(), card="inproc", inline_limit_us=0) as (server, call):
         _drain(bench)
-        _forget_costs(server)
         bench.hold.clear()
         first = asyncio.create_task(call.infer(request("scale", {"x": X})))
         await bench.until_started()
@@ -262,9 +256,9 @@ async def test_a_cancelled_request_in_line_is_never_run(tmp_path: Path) -> None:
         method = call.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         second = method(data)
         (served,) = server.repository.all_served()
-        await _until(lambda: served.gate.waiting == 1)
+        await until(lambda: served.gate.waiting == 1)
         second.cancel()
-        await _until(lambda: counters.failures.get("CANCELED") == 1)
+        await until(lambda: counters.failures.get("CANCELED") == 1)
         assert served.gate.waiting == 0
         bench.hold.set()
         await first
@@ -276,15 +270,14 @@ async def test_instances_bound_how_many_run_at_once(tmp_path: Path) -> None:
     bench = Bench()
     await _held(tmp_path, "instance_group [ { count: 3 } ]", bench)
     assert bench.hold is not None
-    async with running(tmp_path, bench.parts(), card="inproc") as (server, call):
+    async with running(tmp_path, bench.parts(), card="inproc", inline_limit_us=0) as (server, call):
         _drain(bench)
-        _forget_costs(server)
         bench.hold.clear()
         tasks = [asyncio.create_task(call.infer(request("scale", {"x": X}))) for _ in range(8)]
         for _ in range(3):
             await bench.until_started()
         (served,) = server.repository.all_served()
-        await _until(lambda: served.gate.waiting == 5)
+        await until(lambda: served.gate.waiting == 5)
         assert bench.most_running == 3
         bench.hold.set()
         for response in await asyncio.gather(*tasks):
@@ -296,10 +289,3 @@ def _drain(bench: Bench) -> None:
     """Forget the warm runs."""
     while bench.started.acquire(blocking=False):
         pass
-
-
-async def _until(condition: object) -> None:
-    """Returns once the condition holds; other tasks run meanwhile."""
-    async with asyncio.timeout(20):
-        while not condition():  # type: ignore[operator]
-            await asyncio.sleep(0)

@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The card fails in every way it can: what clients read under each policy, and how it returns."""
+
+import asyncio
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from device.errors import CardError, CardFault, CardFull, CardTimeout, ModelError, ProgramRejected
+from edge_server.card_link import CardState
+from tests.edge_server import onnx_models as models
+from tests.edge_server.fakes import Bench, Row, gone
+from tests.edge_server.running import Caller, Refused, arrays, request, running, text, until
+
+X = np.array([1, 2], np.float32)
+POLICY = 'parameters { key: "tepi_card" value { string_value: "%s" } }'
+LATER = 2**62  # nanoseconds that no run takes
+
+
+def fault(kind: type[CardError], code: int) -> CardError:
+    return kind("the card says no", code=code, fault="TEST", remedy="try again")
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    models.put(tmp_path, "scale", models.scale(2))
+    models.put(tmp_path, "must", models.scale(3), POLICY % "require")
+    models.put(tmp_path, "never", models.scale(4), POLICY % "forbid")
+    return tmp_path
+
+
+async def device(call: Caller, model: str = "scale") -> tuple[str, str]:
+    """(device, fallback reason) of one request, whose result is checked."""
+    response = await call.infer(request(model, {"x": X}))
+    factor = {"scale": 2, "must": 3, "never": 4}[model]
+    assert np.array_equal(arrays(response)["y"], factor * X)
+    return text(response, "tepi_device"), text(response, "tepi_fallback_reason")
+
+
+async def test_each_policy_runs_where_it_says(repository: Path, bench: Bench) -> None:
+    async with running(repository, bench.parts(), card="inproc") as (server, call):
+        assert await device(call) == ("card", "")
+        assert await device(call, "must") == ("card", "")
+        assert await device(call, "never") == ("onnxruntime", "")
+        assert server.counters.of("scale", "1").fallbacks == {}
+
+
+async def test_mixed_placement_is_said(repository: Path, bench: Bench) -> None:
+    bench.placement = [Row(), Row(where="onnxruntime", reason="no such kernel")]
+    async with running(repository, bench.parts(), card="inproc") as (_, call):
+        assert await device(call) == ("card+onnxruntime", "")
+
+
+async def test_nothing_on_the_card_is_not_compilable(repository: Path, bench: Bench) -> None:
+    bench.placement = [Row(where="onnxruntime", reason="no such kernel")]
+    async with running(repository, bench.parts(), card="inproc") as (_, call):
+        assert await device(call) == ("onnxruntime", "not_compilable")
+        refused = await call.refusal(request("must", {"x": X}))
+        assert refused.code == "UNAVAILABLE" and "no such kernel" in refused.message
+        assert not (await call("ModelReady", name="must")).ready
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ModelError("model: Foo is unknown"), "not_compilable"),
+        (fault(CardFull, 20), "card_full"),
+        (fault(ProgramRejected, 30), "program_rejected"),
+        (fault(CardFault, 40), "card_fault"),
+    ],
+)
+async def test_a_model_that_does_not_load_runs_elsewhere(
+    repository: Path, bench: Bench, error: Exception, reason: str
+) -> None:
+    bench.load_error = error
+    async with running(repository, bench.parts(), card="inproc") as (server, call):
+        assert await device(call) == ("onnxruntime", reason)
+        refused = await call.refusal(request("must", {"x": X}))
+        assert refused.code == "UNAVAILABLE" and str(error) in refused.message
+        assert server.counters.of("scale", "1").fallbacks == {reason: 1}
+
+
+@pytest.mark.parametrize("on_loop", [True, False])
+async def test_a_fault_in_the_middle_of_a_request_loses_nothing(
+    repository: Path, bench: Bench, on_loop: bool
+) -> None:
+    async with running(
+        repository, bench.parts(), card="inproc", inline_limit_us=LATER if on_loop else 0
+    ) as (server, call):
+        bench.run_errors = [fault(CardFault, 42)]
+        assert await device(call) == ("onnxruntime", "card_fault")
+        assert await device(call) == ("card", "")
+        bench.run_errors = [fault(CardFault, 42)]
+        refused = await call.refusal(request("must", {"x": X}))
+        assert refused.code == "UNAVAILABLE" and "the card says no" in refused.message
+        assert await device(call, "must") == ("card", "")
+        assert server.link.faults == {42: 2}
+        assert server.link.state is CardState.ATTACHED
+
+
+@pytest.mark.parametrize("error", [gone(), fault(CardTimeout, 7)])
+async def test_a_lost_card_is_left_alone_until_it_is_back(
+    repository: Path, bench: Bench, error: CardError
+) -> None:
+    async with running(repository, bench.parts(), card="inproc") as (server, call):
+        bench.run_errors = [error]
+        word = "card_gone" if error.code == 1 else "card_timeout"
+        assert await device(call) == ("onnxruntime", word)
+        runs = bench.runs
+        for _ in range(3):
+            assert await device(call) == ("onnxruntime", word)
+        assert bench.runs == runs  # nobody waits for the card again
+        assert (await call.refusal(request("must", {"x": X}))).code == "UNAVAILABLE"
+        assert not (await call("ModelReady", name="must")).ready
+        assert (await call("ModelReady", name="scale")).ready
+        bench.clock.wake(0.05, 0.2)
+        await until(lambda: server.link.state is CardState.ATTACHED)
+        async with asyncio.timeout(20):
+            while await device(call) != ("card", ""):
+                pass
+        assert (await call("ModelReady", name="must")).ready
+        assert (server.link.losses, server.link.returns) == (1, 1)
+        assert server.counters.of("scale", "1").fallbacks[word] >= 4
+
+
+async def test_the_search_for_a_lost_card_slows_down(repository: Path, bench: Bench) -> None:
+    async with running(repository, bench.parts(), card="inproc") as (server, call):
+        bench.card.absent = True
+        bench.open_error = gone()
+        bench.run_errors = [gone()]
+        assert await device(call) == ("onnxruntime", "card_gone")
+        searches = bench.clock.searches
+        await until(lambda: searches)
+        expected = [0.1 * 2**n for n in range(9)] + [30.0, 30.0]
+        for _ in expected[1:]:
+            tried = len(searches)
+            bench.clock.wake()
+            await until(lambda tried=tried: len(searches) > tried)  # type: ignore[misc]
+        assert searches == pytest.approx(expected)
+        bench.open_error = None
+        bench.clock.wake()
+        await until(lambda: server.link.state is CardState.ATTACHED)
+
+
+async def test_a_card_that_is_absent_at_start_is_used_once_it_is_there(
+    repository: Path, bench: Bench
+) -> None:
+    bench.open_error = gone()
+    async with running(repository, bench.parts(), card="inproc") as (server, call):
+        assert await device(call) == ("onnxruntime", "card_absent")
+        bench.open_error = None
+        bench.clock.wake(0.05, 0.2)
+        await until(lambda: server.link.state is CardState.ATTACHED)
+        async with asyncio.timeout(20):
+            while await device(call) != ("card", ""):
+                pass
+
+
+async def test_a_card_that_dies_unused_is_noticed(repository: Path, bench: Bench) -> None:
+    async with running(repository, bench.parts(), card="inproc") as (server, call):
+        bench.card.alive = False
+        bench.card.absent = True
+        bench.open_error = gone()
+        bench.clock.wake(1.0, 1.1)
+        await until(lambda: server.link.state is CardState.LOST)
+        assert not (await call("ModelReady", name="must")).ready
+
+
+async def test_detach_and_attach_under_load_lose_no_request(repository: Path, bench: Bench) -> None:
+    async with running(
+        repository, bench.parts(), card="inproc", card_control=True, inline_limit_us=0
+    ) as (server, call):
+        stop = asyncio.Event()
+        seen: set[tuple[str, str]] = set()
+
+        async def client() -> None:
+            while not stop.is_set():
+                seen.add(await device(call))
+
+        clients = [asyncio.create_task(client()) for _ in range(8)]
+        for _ in range(3):
+            status = await call("Detach")
+            assert status.state == 4 and bench.card.alive is False
+            assert status.models[-1].device == "onnxruntime"
+            await until(lambda: ("onnxruntime", "card_gone") in seen)
+            seen.clear()
+            status = await call("Attach")
+            assert status.state == 2
+            assert {m.name: m.device for m in status.models} == {
+                "must": "card",
+                "never": "onnxruntime",
+                "scale": "card",
+            }
+            await until(lambda: ("card", "") in seen)
+        stop.set()
+        await asyncio.gather(*clients)
+        assert server.counters.of("scale", "1").failures == {}
+        assert (server.link.losses, server.link.returns) == (3, 3)
+    assert all(session.closed for session in bench.sessions)
+
+
+async def test_detached_stays_detached_until_attach(repository: Path, bench: Bench) -> None:
+    async with running(repository, bench.parts(), card="inproc", card_control=True) as (
+        server,
+        call,
+    ):
+        await call("Detach")
+        bench.clock.wake()
+        assert await device(call) == ("onnxruntime", "card_gone")
+        assert server.link.state is CardState.DETACHED
+        await call("Detach")  # twice is the same as once
+        await call("Attach")
+        assert await device(call) == ("card", "")
+        await call("Attach")
+        assert server.link.returns == 1
+
+
+async def test_a_run_under_way_at_detach_is_answered_by_onnxruntime(
+    repository: Path, bench: Bench
+) -> None:
+    bench.hold = threading.Event()
+    bench.hold.set()
+    async with running(
+        repository, bench.parts(), card="inproc", card_control=True, inline_limit_us=0
+    ) as (_, call):
+        while bench.started.acquire(blocking=False):
+            pass
+        bench.hold.clear()
+        under_way = asyncio.create_task(device(call))
+        await bench.until_started()
+        await call("Detach")
+        assert not bench.sessions[-1].closed
+        bench.hold.set()
+        assert await under_way == ("onnxruntime", "card_gone")
+
+
+async def test_card_control_is_only_for_those_who_asked(repository: Path, bench: Bench) -> None:
+    async with running(repository, bench.parts(), card="inproc") as (_, call):
+        with pytest.raises(Refused) as refused:
+            await call("Detach")
+        assert refused.value.code == "UNIMPLEMENTED"
+    async with running(repository, card="none", card_control=True) as (_, call):
+        assert (await call("Status")).state == 1
+        with pytest.raises(Refused) as refused:
+            await call("Detach")
+        assert refused.value.code == "UNAVAILABLE" and "--card none" in refused.value.message
+
+
+async def test_attach_that_fails_says_so(repository: Path, bench: Bench) -> None:
+    async with running(repository, bench.parts(), card="inproc", card_control=True) as (_, call):
+        await call("Detach")
+        bench.card.absent = True
+        bench.open_error = gone()
+        with pytest.raises(Refused) as refused:
+            await call("Attach")
+        assert refused.value.code == "UNAVAILABLE" and "left the bus" in refused.value.message
+        assert await device(call) == ("onnxruntime", "card_gone")
+        bench.open_error = None
+        assert (await call("Attach")).state == 2
+        assert await device(call) == ("card", "")
