@@ -82,6 +82,13 @@ def bias_of(producer: Node | None, name: str, graph: Graph, channels: int) -> Ar
     return values.reshape(-1).astype(np.int64)
 
 
+def _check_bias_scale(dequantizer: Node | None, graph: Graph, expected: Array) -> None:
+    """The int32 bias is added to the sum, so it has to count the same steps."""
+    found = parameters(dequantizer, graph) if dequantizer is not None else None
+    if found is None or not np.allclose(found[0].reshape(-1), expected, rtol=1e-5, atol=0):
+        raise Unplaced("its bias does not have the scale of its products")
+
+
 def _finished(
     weights: Array,
     bias: Array,
@@ -132,13 +139,14 @@ def convolution(
     values = weights.values
     if values.ndim != len(shape):
         raise Unplaced("its weights and input differ in rank")
+    taps = values.shape[2:]
     if values.ndim == 3:
         values = values[:, :, None, :]
     groups = int(node.attributes.get("group", 1))
     channels = values.shape[0]
     if groups < 1 or channels % groups or values.shape[1] * groups != shape[1]:
         raise Unplaced("its groups do not divide its channels")
-    window = window_of(node, shape[2:], out[2:], tuple(values.shape[2:]))
+    window = window_of(node, shape[2:], out[2:], taps)
     bias = bias_of(producer(node.input(2)), node.input(2), graph, channels)
     kernel = np.ascontiguousarray(values.transpose(0, 2, 3, 1))
     return _finished(kernel, bias, weights.scale, x, y, window, groups, clamp, matrix=False)
@@ -172,9 +180,10 @@ def gemm(
         shape = graph.shape(node.inputs[2]) or ()
         if math.prod(shape[:-1]) != 1:
             raise Unplaced("its C is a matrix, not a bias")
-    bias = bias_of(producer(node.input(2)), node.input(2), graph, values.shape[0])
-    # The bias counts steps of x_scale * w_scale * alpha, as com.microsoft QGemm defines.
     scaled = Weights(values, alpha * weights.scale)
+    bias = bias_of(producer(node.input(2)), node.input(2), graph, values.shape[0])
+    if node.input(2) and alpha != 1:
+        _check_bias_scale(producer(node.inputs[2]), graph, np.float32(x.scale) * scaled.scale)
     return _matrix(scaled, bias, x, y, clamp)
 
 

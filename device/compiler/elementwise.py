@@ -114,9 +114,8 @@ def softmax(node: Node, graph: Graph, x: Quantization, y: Quantization) -> Softm
         raise Unplaced("its shape is not known before it runs")
     opset = int(node.attributes.get("_opset", graph.opset))
     axis = int(node.attributes.get("axis", -1 if opset >= 13 else 1)) % len(shape)
-    if opset < 13 and math.prod(shape[axis + 1 :]) != 1:
-        raise Unplaced("before opset 13 it runs over several axes at once")
-    length = shape[axis]
+    flat = opset < 13 and math.prod(shape[axis + 1 :]) != 1
+    length = math.prod(shape[axis:]) if flat else shape[axis]
     scale = x.scale
     headroom = math.log(FLOAT_MAX / F32(length))
     shift = max(0.0, headroom - 5.0) / scale
@@ -125,4 +124,4 @@ def softmax(node: Node, graph: Graph, x: Quantization, y: Quantization) -> Softm
     ratio = np.floor(F32(1.0) / F32(y.scale))
     if not (np.isfinite(table).all() and np.isfinite(ratio)):
         raise Unplaced("its scale gives a table that is not finite")
-    return Softmax(axis, table, float(ratio))
+    return Softmax(axis, flat, table, float(ratio))

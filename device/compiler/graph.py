@@ -104,6 +104,8 @@ class Graph:
     shapes: dict[str, Shape] = field(default_factory=dict)
     types: dict[str, int] = field(default_factory=dict)
     folded: set[int] = field(default_factory=set)  # indices of nodes known before any input
+    # Transpose of weights, done when compiled -> the DequantizeLinear before it
+    transposed: dict[int, int] = field(default_factory=dict)
     # spared node -> the one that does the same; tensor no longer produced -> its equal
     merged: dict[int, int] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)

@@ -62,7 +62,7 @@ def choose(units: Sequence[Unit], shapes: dict[str, Shape]) -> dict[str, Layout]
 
 def softmax_layout(unit: Unit) -> Layout | None:
     """The layout that puts the axis of a Softmax last; None for other work or another axis."""
-    if not isinstance(unit.work, Softmax):
+    if not isinstance(unit.work, Softmax) or unit.work.flat:
         return None
     if unit.work.axis == len(unit.shape) - 1:
         return Layout.ROWS

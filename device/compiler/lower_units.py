@@ -2,6 +2,7 @@
 """One function per kind of work: a Unit to the instructions that do it."""
 
 import dataclasses
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -254,6 +255,9 @@ def _softmax(unit: Unit, lowering: Lowering, table: Array | None) -> None:
         target = lowering.allocate(unit.output, kind)
         lowering.emit("softmax", _out(target.image, unit), source.image, **parameters)
         return
+    if work.flat:
+        _flat_softmax(unit, lowering, parameters)
+        return
     order = [axis for axis in range(len(unit.shape)) if axis != work.axis] + [work.axis]
     shape = tuple(unit.shape[axis] for axis in order)
     rows = [image_of(Buffer("arena", 0), shape, Layout.ROWS) for _ in range(2)]
@@ -262,6 +266,16 @@ def _softmax(unit: Unit, lowering: Lowering, table: Array | None) -> None:
     lowering.emit("softmax", _out(rows[1].image, unit), rows[0].image, **parameters)
     target = lowering.allocate(unit.output)
     lowering.map(shape, rows[1], rows[1].strides, target, [target.strides[axis] for axis in order])
+
+
+def _flat_softmax(unit: Unit, lowering: Lowering, parameters: dict[str, Any]) -> None:
+    work = unit.work
+    assert isinstance(work, units.Softmax)
+    shape = (math.prod(unit.shape[: work.axis]), math.prod(unit.shape[work.axis :]))
+    rows = [image_of(Buffer("arena", 0), shape, Layout.ROWS) for _ in range(2)]
+    lowering.reshape(lowering.get(unit.inputs[0]), rows[0])
+    lowering.emit("softmax", _out(rows[1].image, unit), rows[0].image, **parameters)
+    lowering.reshape(rows[1], lowering.allocate(unit.output))
 
 
 def _reshape(unit: Unit, lowering: Lowering, table: Array | None) -> None:

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Moves of bytes: Reshape and its kin, Transpose, Concat, Pad, nearest Resize."""
 
-import math
-
 import numpy as np
 
 from device.compiler.elementwise import maxpool
@@ -11,7 +9,7 @@ from device.compiler.plan import Array
 from device.compiler.quant import Unplaced
 from device.compiler.units import Concat, MaxPool, Pad, Reshape, Resize, Transpose
 
-RESHAPES = {"Flatten", "Reshape", "Squeeze", "Unsqueeze"}
+RESHAPES = {"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
 
 
 def movement(node: Node, graph: Graph) -> Concat | MaxPool | Pad | Reshape | Resize | Transpose:
@@ -145,7 +143,3 @@ def _rounded(position: Array, rounding: bytes, upscaled: bool) -> Array:
     if rounding == b"round_prefer_floor":
         return np.ceil(position - np.float32(0.5))
     raise Unplaced(f"its rounding is {rounding.decode(errors='replace')}")
-
-
-def elements(shape: Shape) -> int:
-    return math.prod(shape)

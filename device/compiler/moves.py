@@ -16,6 +16,7 @@ from device.compiler.quant import Quantization, per_tensor
 MOVES = {
     "Concat",
     "Flatten",
+    "Identity",
     "MaxPool",
     "Pad",
     "Reshape",
@@ -141,6 +142,9 @@ class Rewriter:
         if not origins or any(o is None or o.op != "DequantizeLinear" for o in origins):
             return
         dequantizers = [node for node in origins if node is not None]
+        if dequantizers[0].inputs[0] in self.graph.constants:
+            self._transpose_weights(move, dequantizers[0])
+            return
         found = {per_tensor(node, self.graph) for node in dequantizers}
         quantization = next(iter(found))
         pad = _pad_value(move, self.graph)
@@ -161,6 +165,26 @@ class Rewriter:
                 ),
             ],
         )
+
+    def _transpose_weights(self, move: Node, dequantizer: Node) -> None:
+        """Transpose of dequantized constants: transposed constants, dequantized."""
+        values = self.graph.constants.get(dequantizer.inputs[0])
+        if move.op != "Transpose" or values is None:
+            return
+        order = list(move.attributes.get("perm") or reversed(range(values.ndim)))
+        kind = self.graph.constants.type(dequantizer.inputs[0])
+        name = self._fresh(move.output, move.output, kind)
+        self.graph.constants[name] = np.ascontiguousarray(values.transpose(order))
+        axis = int(dequantizer.attributes.get("axis", 1)) % max(values.ndim, 1)
+        made = dataclasses.replace(
+            dequantizer,
+            index=move.index,
+            inputs=(name, *dequantizer.inputs[1:]),
+            outputs=(move.output,),
+            attributes={**dequantizer.attributes, "axis": order.index(axis)},
+        )
+        self.graph.transposed[move.index] = dequantizer.index
+        self._replace([move], [made])
 
 
 def _moved(move: Node, renamed: dict[str, str], output: str, pad: int) -> Node:

@@ -8,6 +8,7 @@ each as large as the order of the tensors lets it be.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import onnx
@@ -166,21 +167,30 @@ class Placer:
         return items
 
     def host_indices(self) -> list[int]:
-        """Nodes of the model that onnxruntime runs, apart from DequantizeLinear nodes that only
-        prepare what another node reads."""
+        """Nodes of the model that onnxruntime runs, apart from those that only prepare what
+        another node reads."""
         card = {node.index for node in self.on_card()}
-        done = card | self._graph.folded | set(self._graph.merged)
-        return [
+        done = card | self._graph.folded | set(self._graph.merged) | self._preparations
+        return [index for index in range(len(self._proto.graph.node)) if index not in done]
+
+    @cached_property
+    def _preparations(self) -> set[int]:
+        """DequantizeLinear nodes, and transposed weights, inside the graph: whoever reads them
+        takes them along."""
+        found = {
             index
             for index, node in enumerate(self._proto.graph.node)
-            if index not in done and not self._is_preparation(node)
-        ]
+            if node.op_type == "DequantizeLinear" and node.output[0] not in self._graph.outputs
+        }
+        return found | set(self._graph.transposed)
 
-    def _is_preparation(self, node: onnx.NodeProto) -> bool:
-        return node.op_type == "DequantizeLinear" and node.output[0] not in self._graph.outputs
+    @cached_property
+    def _prepared(self) -> dict[str, int]:
+        """The node behind each tensor that a preparation makes."""
+        return {self._proto.graph.node[i].output[0]: i for i in self._preparations}
 
     def _host_item(self, index: int) -> Item:
-        """The node with the DequantizeLinear nodes in front of it."""
+        """The node with the preparations in front of it."""
         indices: list[int] = []
         reads: dict[str, None] = {}
         pending = [index]
@@ -192,23 +202,13 @@ class Placer:
                 name = resolved(raw, self._graph.aliases)
                 if not name or name in self._graph.constants:
                     continue
-                before = self._dequantizer(name)
+                before = self._prepared.get(name)
                 if before is None:
                     reads[name] = None
                 elif before not in indices:
                     pending.append(before)
         writes = tuple(name for name in self._proto.graph.node[index].output if name)
         return Item(tuple(reads), writes, None, tuple(indices))
-
-    def _dequantizer(self, name: str) -> int | None:
-        """Index of the model's DequantizeLinear that prepares this tensor."""
-        if not hasattr(self, "_prepared"):
-            self._prepared = {
-                node.output[0]: index
-                for index, node in enumerate(self._proto.graph.node)
-                if self._is_preparation(node)
-            }
-        return self._prepared.get(name)
 
 
 def _alternate(items: Sequence[Item], start: str) -> list[Draft]:

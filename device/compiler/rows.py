@@ -19,6 +19,9 @@ def placement_rows(proto: onnx.ModelProto, graph: Graph, placer: Placer) -> tupl
             card.setdefault(node.index, _role(unit, node.op))
         for node in unit.dequantizers:
             card.setdefault(node.index, "its quantized input goes straight to the operator")
+    for index, dequantizer in graph.transposed.items():
+        if index in card:
+            card[index] = card[dequantizer] = "the weights are stored transposed"
     for index, twin in graph.merged.items():
         if twin in card:
             card[index] = "does what another node does; runs once"

@@ -101,9 +101,10 @@ class Resize:
 
 @dataclass(frozen=True)
 class Softmax:
-    """Along `axis`; `table` float32 [256]."""
+    """Along `axis`, or along all from it on (`flat`, before opset 13); `table` float32 [256]."""
 
     axis: int
+    flat: bool
     table: Array
     ratio: float
 

@@ -4,7 +4,7 @@ compiler and for the card. It shares nothing with either but the header, which i
 
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def abi() -> Any:
 
 
 def strided(memory: Array, shape: tuple[int, ...], strides: tuple[int, ...]) -> Array:
-    window: Array = as_strided(memory, shape, strides)  # type: ignore[no-untyped-call]
+    window: Array = as_strided(memory, shape, strides)
     return window
 
 
@@ -131,7 +131,7 @@ class Program:
         out = self.tensors[step.out]
         a = None if step.a == 0xFFFF else self.tensors[step.a]
         b = None if step.b == 0xFFFF else self.tensors[step.b]
-        rule = {
+        rules: dict[int, Callable[[], None]] = {
             1: lambda: self._fill(step.fill, out),
             2: lambda: self._map(step.map, a, out),
             3: lambda: self._conv(step.conv, a, out),
@@ -142,8 +142,8 @@ class Program:
             8: lambda: self._avgpool(step.pool, a, out),
             9: lambda: self._resize(step.resize, a, out),
             10: lambda: self._softmax(step.softmax, a, out),
-        }[step.code]
-        rule()
+        }
+        rules[step.code]()
 
     def _fill(self, p: Any, out: Any) -> None:
         inner = self.view(out).copy()
