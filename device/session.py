@@ -27,12 +27,23 @@ from device.compiler import (
     TensorInfo,
     compile_model,
 )
-from device.compiler.reader import describe_inputs_and_outputs
 from device.errors import InputError, ModelError
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
 Model = str | Path | bytes
+
+ORT_DTYPES = {
+    f"tensor({name})": np.dtype(kind)
+    for name, kind in (
+        *(("float", "f4"), ("double", "f8"), ("float16", "f2"), ("bool", "?")),
+        *(
+            (f"{sign}int{bits}", f"{sign}int{bits}")
+            for sign in ("", "u")
+            for bits in (8, 16, 32, 64)
+        ),
+    )
+}
 
 SHAPES_KEPT = 8
 """Programs of a model with symbolic dimensions are kept for this many input shapes."""
@@ -88,27 +99,20 @@ class Session:
         source = model if isinstance(model, bytes) else str(model)
         host = _open_onnxruntime(source, self.name, self._threads)
         self._proto = None
-        proto = _read(model, self.name)
-        self.inputs, self.outputs = describe_inputs_and_outputs(proto)
+        self.inputs = [_tensor_info(row) for row in host.get_inputs()]
+        self.outputs = [_tensor_info(row) for row in host.get_outputs()]
         reason = 'the session was opened with card="none"'
         self.placement = [
             Placement(n.name or f"{n.op_type}_{n.output[0]}", n.op_type, "onnxruntime", reason)
-            for n in proto.graph.node
+            for n in _read(model, self.name).graph.node
         ]
         self._input_names = frozenset(info.name for info in self.inputs)
-        names = tuple(info.name for info in self.outputs)
-        segment = HostSegment(b"", tuple(self._input_names), names)
+        inputs, outputs = tuple(self.inputs), tuple(self.outputs)
+        segment = HostSegment(b"", tuple(self._input_names), tuple(o.name for o in outputs))
         self._declared = CompiledModel(
-            self.name,
-            tuple(self.inputs),
-            tuple(self.outputs),
-            (segment,),
-            tuple(self.placement),
-            {},
-            batchable=False,
-            any_shape=True,
+            self.name, inputs, outputs, (segment,), tuple(self.placement), {}, False, any_shape=True
         )
-        self._fixed = _Variant(self._declared, [host])
+        self._fixed = _Variant(self._declared, [_HostStep(segment, host)])
 
     def __enter__(self) -> Self:
         return self
@@ -137,12 +141,10 @@ class Session:
 
     def reload(self) -> None:
         """Load the programs again after the card was reset or came back. Raises CardError."""
-        if self._card is None:
-            return
         with self._lock:
             self._variants.clear()
-        if not self._declared.needs_shapes:
-            self._fixed = self._load(self._declared)
+        if self._fixed is not None:
+            self._fixed.reload()
 
     def run(self, output_names: Sequence[str] | None, feeds: Feeds) -> list[Array]:
         """Outputs, in the order of `output_names` (None: all, as declared), for one set of feeds.
@@ -151,12 +153,10 @@ class Session:
         feeds are never changed.
         """
         variant = self._fixed
-        if variant is None:
-            variant = self._variant_for(feeds)
-        elif not variant.takes_exactly(feeds):
-            feeds = self._checked(feeds)
-            variant, feeds = self._fit(variant, feeds)
-        values = variant.run(feeds)
+        if variant is not None and variant.takes_exactly(feeds):
+            values = variant.run(feeds, 1)
+        else:
+            values = self._run_checked(variant, self._checked(feeds))
         if output_names is None:
             return [values[info.name] for info in self.outputs]
         try:
@@ -191,14 +191,14 @@ class Session:
             checked[info.name] = np.ascontiguousarray(array).reshape(array.shape)
         return checked
 
-    def _fit(self, variant: "_Variant", feeds: dict[str, Array]) -> tuple["_Variant", Feeds]:
-        if variant.batch(feeds) is not None:
-            return variant, feeds
-        return self._variant_for(feeds), feeds
+    def _run_checked(self, variant: "_Variant | None", feeds: dict[str, Array]) -> dict[str, Array]:
+        batch = None if variant is None else variant.batch(feeds)
+        if variant is None or batch is None:
+            return self._variant_for(feeds).run(feeds, 1)
+        return variant.run(feeds, batch)
 
-    def _variant_for(self, feeds: Feeds) -> "_Variant":
+    def _variant_for(self, feeds: dict[str, Array]) -> "_Variant":
         """The program for these shapes, compiled on first use; the least used one makes room."""
-        feeds = self._checked(feeds)
         shapes = {name: array.shape for name, array in feeds.items()}
         key = tuple(sorted(shapes.items()))
         with self._lock:
@@ -207,7 +207,7 @@ class Session:
                 self._variants.move_to_end(key)
                 return variant
         if self._card is None or self._proto is None:
-            raise InputError(f"the session of {self.name} is closed")
+            raise ValueError(f"the session of {self.name} is closed")
         variant = self._load(compile_model(self._proto, shapes, name=self.name))
         with self._lock:
             self._variants[key] = variant
@@ -217,31 +217,74 @@ class Session:
 
     def _load(self, compiled: CompiledModel) -> "_Variant":
         assert self._card is not None
-        runners: list[Program | ort.InferenceSession] = []
+        steps: list[_CardStep | _HostStep] = []
         for segment in compiled.segments:
             if isinstance(segment, CardSegment):
-                runners.append(self._card.load_program(segment.program))
+                steps.append(_CardStep(segment, self._card.load_program(segment.program)))
             else:
-                runners.append(_open_onnxruntime(segment.model, self.name, self._threads))
-        return _Variant(compiled, runners)
+                host = _open_onnxruntime(segment.model, self.name, self._threads)
+                steps.append(_HostStep(segment, host))
+        return _Variant(compiled, steps)
+
+
+class _CardStep:
+    """A program on the card between host arrays."""
+
+    def __init__(self, segment: CardSegment, program: Program) -> None:
+        self._program = program
+        self._inputs = [port.name for port in segment.inputs]
+        self._outputs = [(port.name, port.shape, port.dtype) for port in segment.outputs]
+
+    def run(self, values: dict[str, Array], batch: int) -> None:
+        outputs = []
+        for name, shape, dtype in self._outputs:
+            if batch != 1:
+                shape = (shape[0] * batch, *shape[1:])
+            values[name] = output = np.empty(shape, dtype)
+            outputs.append(output)
+        if batch:
+            self._program.run([values[name] for name in self._inputs], batch, outputs)
+
+    def reload(self) -> None:
+        self._program.reload()
+
+
+class _HostStep:
+    """A part of the model on onnxruntime."""
+
+    def __init__(self, segment: HostSegment, session: ort.InferenceSession) -> None:
+        self._session = session
+        self._inputs = segment.inputs
+        self._outputs = list(segment.outputs)
+
+    def run(self, values: dict[str, Array], _batch: int) -> None:
+        taken = {name: values[name] for name in self._inputs}
+        values.update(zip(self._outputs, self._session.run(self._outputs, taken), strict=True))
+
+    def reload(self) -> None:
+        """onnxruntime has nothing on the card."""
 
 
 class _Variant:
     """The segments of one compiled model, loaded. Dropping it unloads its programs."""
 
-    def __init__(
-        self, compiled: CompiledModel, runners: Sequence[Program | ort.InferenceSession]
-    ) -> None:
-        self._compiled = compiled
-        self._steps = list(zip(compiled.segments, runners, strict=True))
+    def __init__(self, compiled: CompiledModel, steps: Sequence[_CardStep | _HostStep]) -> None:
+        self._steps = steps
+        self._constants = compiled.constants
+        self._any_shape = compiled.any_shape
+        self._batchable = compiled.batchable
         self._exact = tuple(
             (info.name, info.dtype, tuple(compiled.shapes.get(info.name, ())))
             for info in compiled.inputs
         )
 
+    def reload(self) -> None:
+        for step in self._steps:
+            step.reload()
+
     def takes_exactly(self, feeds: Feeds) -> bool:
         """Whether the feeds need no further look: the hot path of a fixed shape."""
-        if len(feeds) != len(self._exact) or self._compiled.any_shape:
+        if len(feeds) != len(self._exact) or self._any_shape:
             return False
         for name, dtype, shape in self._exact:
             array = feeds.get(name)
@@ -257,40 +300,24 @@ class _Variant:
 
     def batch(self, feeds: Feeds) -> int | None:
         """Items that the feeds hold, or None where this variant was compiled for other shapes."""
-        if self._compiled.any_shape:
+        if self._any_shape:
             return 1
         batches = set()
         for name, _, shape in self._exact:
             got = feeds[name].shape
             if got == shape:
                 batches.add(1)
-            elif not self._compiled.batchable or got[1:] != shape[1:] or got[0] % shape[0]:
+            elif not self._batchable or got[1:] != shape[1:] or got[0] % shape[0]:
                 return None
             else:
                 batches.add(got[0] // shape[0])
         return batches.pop() if len(batches) == 1 else None
 
-    def run(self, feeds: Feeds) -> dict[str, Array]:
-        batch = self.batch(feeds)
-        assert batch is not None
-        values: dict[str, Array] = dict(self._compiled.constants)
-        values.update(feeds)
-        for segment, runner in self._steps:
-            if isinstance(segment, CardSegment):
-                outputs = [
-                    np.empty((port.shape[0] * batch, *port.shape[1:]), port.dtype)
-                    if batch != 1
-                    else np.empty(port.shape, port.dtype)
-                    for port in segment.outputs
-                ]
-                if batch:
-                    runner.run([values[port.name] for port in segment.inputs], batch, outputs)
-                for port, output in zip(segment.outputs, outputs, strict=True):
-                    values[port.name] = output
-            else:
-                taken = {name: values[name] for name in segment.inputs}
-                names = list(segment.outputs)
-                values.update(zip(names, runner.run(names, taken), strict=True))
+    def run(self, feeds: Feeds, batch: int) -> dict[str, Array]:
+        """Every tensor that the feeds and the segments gave, by name."""
+        values: dict[str, Array] = {**self._constants, **feeds}
+        for step in self._steps:
+            step.run(values, batch)
         return values
 
 
@@ -301,7 +328,7 @@ def _read(model: Model, name: str) -> onnx.ModelProto:
             return onnx.load_model_from_string(model)
         return onnx.load(str(model))
     except FileNotFoundError as error:
-        raise ModelError(f"{name}: no such file: {error.filename or model}") from None
+        raise ModelError(f"{name}: no such file: {error.filename}") from None
     except (DecodeError, ValueError, OSError, onnx.checker.ValidationError) as error:
         raise ModelError(
             f"{name} is not a readable ONNX model ({error}); export or fetch it again"
@@ -319,6 +346,12 @@ def _open_onnxruntime(source: str | bytes, name: str, threads: int) -> ort.Infer
         if error.__class__.__module__.startswith("onnxruntime"):
             raise ModelError(f"{name}: onnxruntime cannot run it: {error}") from error
         raise
+
+
+def _tensor_info(row: Any) -> TensorInfo:
+    """From onnxruntime's own description."""
+    dtype = ORT_DTYPES.get(row.type, np.dtype(object))
+    return TensorInfo(row.name, dtype, row.type, list(row.shape))
 
 
 def _shape_fits(
