@@ -28,6 +28,7 @@ from edge_server.model_files import (
     plan,
     write_files,
 )
+from edge_server.rpc import defect
 from edge_server.served import Loaded, OffCard, ServedVersion
 from edge_server.statistics import Counters
 from edge_server.status import RequestError, invalid, not_found, unavailable
@@ -64,7 +65,7 @@ class Model:
     versions: dict[str, ServedVersion] = field(default_factory=dict)
     states: dict[str, tuple[State, str]] = field(default_factory=dict)
     reason: str = ""
-    scratch: TemporaryDirectory[str] | None = None
+    scratch: list[TemporaryDirectory[str]] = field(default_factory=list)
 
 
 class Repository:
@@ -107,10 +108,9 @@ class Repository:
         if version and model.states and version not in model.states:
             there = ", ".join(sorted(model.states, key=int))
             raise not_found(f"model '{name}' has no version '{version}': it has {there}")
-        state, reason = model.states.get(version, (State.UNAVAILABLE, model.reason))
-        raise unavailable(
-            f"model '{name}' is not available: {reason or model.reason or state.lower()}"
-        )
+        rows = [model.states[version]] if version in model.states else [*model.states.values()]
+        reasons = {reason or state.lower() for state, reason in rows} or {model.reason}
+        raise unavailable(f"model '{name}' is not available: {'; '.join(sorted(reasons))}")
 
     def versions(self, name: str) -> list[ServedVersion]:
         """All versions in service, in ascending order."""
@@ -169,14 +169,17 @@ class Repository:
             scratch = await self._call(lambda: write_files(name, override.files))
             if scratch is not None:
                 folder = Path(scratch.name)
-            await self._load_versions(model, folder, override, scratch)
+                model.scratch.append(scratch)
+            try:
+                await self._load_versions(model, folder, override)
+            finally:
+                await self._clean(model)
 
     async def _load_versions(
         self,
         model: Model,
         folder: Path,
         override: Override,
-        scratch: TemporaryDirectory[str] | None,
     ) -> None:
         report = Report()
         name = model.name
@@ -186,9 +189,6 @@ class Repository:
             model.reason = str(error)
             _warn(name, report)
             raise invalid(f"failed to load '{name}': {error}") from None
-        finally:
-            if not model.versions and not model.states:
-                model.states.clear()
         fresh: dict[str, ServedVersion] = {}
         failures: dict[str, str] = {}
         for number in numbers:
@@ -201,13 +201,16 @@ class Repository:
             except (ConfigError, ModelLoadError) as error:
                 failures[version] = str(error)
                 continue
+            except Exception:
+                failures[version] = defect("load")
+                continue
             counters = self.counters.of(name, version)
             counters.load_ns = time.perf_counter_ns() - start
             fresh[version] = ServedVersion(
                 name, version, loaded, counters, self._max_queue_size, self._executor
             )
         _warn(name, report)
-        await self._swap(model, fresh, failures, scratch)
+        await self._swap(model, fresh, failures)
         if failures:
             text = "; ".join(f"version {v}: {why}" for v, why in failures.items())
             model.reason = text
@@ -235,7 +238,6 @@ class Repository:
         model: Model,
         fresh: dict[str, ServedVersion],
         failures: dict[str, str],
-        scratch: TemporaryDirectory[str] | None,
     ) -> None:
         """Put `fresh` in place of what is served; versions that failed keep their old selves."""
         old = model.versions
@@ -259,10 +261,6 @@ class Repository:
                 seconds=round(served.counters.load_ns / 1e9, 3),
             )
         await self._retire(leaving)
-        if not kept:
-            old_scratch, model.scratch = model.scratch, scratch
-            if old_scratch is not None:
-                await self._call(old_scratch.cleanup)
 
     async def unload(self, name: str) -> None:
         """Stop serving: requests under way finish, the memory goes back. NOT_FOUND if unknown."""
@@ -279,9 +277,7 @@ class Repository:
             await self._retire(leaving)
             model.states = {s.version: (State.UNAVAILABLE, "unloaded") for s in leaving}
             model.reason = "unloaded"
-            if model.scratch is not None:
-                scratch, model.scratch = model.scratch, None
-                await self._call(scratch.cleanup)
+            await self._clean(model)
             await self._call(release_free_memory)
             log.info("model unloaded", model=name)
 
@@ -289,6 +285,13 @@ class Repository:
         """Unload everything; called when no more requests come."""
         for name in [m.name for m in self._models.values() if m.versions]:
             await self.unload(name)
+
+    async def _clean(self, model: Model) -> None:
+        """Remove the files that load requests brought and that no version needs any more."""
+        folders = [served.path.parents[1] for served in model.versions.values()]
+        for scratch in [s for s in model.scratch if Path(s.name) not in folders]:
+            model.scratch.remove(scratch)
+            await self._call(scratch.cleanup)
 
     async def _retire(self, leaving: list[ServedVersion]) -> None:
         for served in leaving:

@@ -94,5 +94,5 @@ def malformed(method: MethodDescriptor) -> RequestError:
 def defect(where: str) -> str:
     """Log the exception being handled; the message for the client, which does not show it."""
     mark = uuid.uuid4().hex[:12]
-    log.failure("defect while answering a request", id=mark, method=where)
+    log.failure("defect", id=mark, where=where)
     return f"internal error {mark}; the server's log has its particulars under this id"
