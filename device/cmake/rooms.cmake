@@ -39,6 +39,8 @@ function(tepi_kernels name)
     return()
   endif()
   add_library(tepi_${name} STATIC ${baseline})
+  # The scalar kernels are what other machines run: gcc makes use of their vectors from -O3 on.
+  target_compile_options(tepi_${name} PRIVATE -O3)
   target_link_libraries(tepi_${name} PUBLIC m)
   tepi_sees(tepi_${name} ${ROOM_SEES})
   foreach(isa ${TEPI_ISAS})
