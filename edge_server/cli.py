@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 import click
@@ -20,6 +21,8 @@ from edge_server.settings import DEFAULT_QUEUE_SIZE, Settings
 
 __all__ = ["card", "infer", "serve"]
 
+# How long the event loop may wait for the interpreter lock while a model is compiled beside it.
+_LOCK_SECONDS = 0.0005
 _EXAMPLES = """\b
 Examples:
   tepi serve --model-repository models
@@ -130,6 +133,7 @@ def serve(
         load_models=load_models if explicit else None,
         max_queue_size=max_queue_size,
     )
+    sys.setswitchinterval(_LOCK_SECONDS)
     uvloop.run(_serve(settings, as_json))
 
 

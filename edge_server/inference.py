@@ -13,12 +13,13 @@ from time import perf_counter_ns
 
 from device.errors import CardError
 from edge_server.card_link import CardLink
+from edge_server.engines.card import NotCompilable
 from edge_server.engines.engine import Array, EngineError, FeedError
 from edge_server.frames import Asked, Frames
 from edge_server.gate import Gate
 from edge_server.model_config import CardPolicy
 from edge_server.repository import Repository
-from edge_server.served import Route, ServedVersion, Slot
+from edge_server.served import OffCard, Route, ServedVersion, Slot
 from edge_server.status import Failure, RequestError, internal, invalid, unavailable
 from wire import inference_pb2 as pb
 
@@ -78,7 +79,7 @@ class Inference:
                 began = decoded
                 try:
                     arrays = _run(slot, asked, feeds)
-                except CardError as error:
+                except (CardError, NotCompilable) as error:
                     arrays, route = await self._fall_back(asked, error, feeds)
             else:
                 arrays, route, began = await self._run_in_line(asked, feeds)
@@ -123,15 +124,18 @@ class Inference:
             raise _refusal(served, route)
         try:
             arrays = await self._run_elsewhere(slot, asked, feeds, served.gate)
-        except CardError as error:
+        except (CardError, NotCompilable) as error:
             arrays, route = await self._fall_back(asked, error, feeds)
         return arrays, route, began
 
     async def _fall_back(
-        self, asked: Asked, error: CardError, feeds: Mapping[str, Array]
+        self, asked: Asked, error: CardError | NotCompilable, feeds: Mapping[str, Array]
     ) -> tuple[list[Array], Route]:
         """The same request on onnxruntime, past the line: it has had its turn already."""
-        why = self._link.report(error)
+        if isinstance(error, CardError):
+            why = self._link.report(error)
+        else:
+            why = OffCard("not_compilable", str(error))
         route = asked.served.fallback(why.reason, why.detail)
         if route.slot is None:
             raise _refusal(asked.served, route)

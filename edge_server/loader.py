@@ -15,7 +15,7 @@ from device.errors import CardError, CardFull, CardGone, CardTimeout, ModelError
 from edge_server import model_config
 from edge_server.classification import read_labels
 from edge_server.config_text import ConfigError, parse
-from edge_server.engines.card import CardEngine, CardLike, NothingOnCard, OpenSession
+from edge_server.engines.card import CardEngine, CardLike, NotCompilable, OpenSession
 from edge_server.engines.cpu import OnnxRuntimeEngine
 from edge_server.engines.engine import (
     Array,
@@ -127,13 +127,16 @@ class Loader:
             return card.absent
         try:
             engine = CardEngine(self._open_session(path, card.handle, self._threads))
-        except (NothingOnCard, ModelError) as error:
+        except (NotCompilable, ModelError) as error:
             return OffCard("not_compilable", str(error))
         except CardError as error:
             report.faults.append(error)
             return OffCard(fault_word(error), str(error))
         try:
             return Slot(engine, warm(engine, report))
+        except NotCompilable as error:
+            engine.close()
+            return OffCard("not_compilable", str(error))
         except CardError as error:
             report.faults.append(error)
             engine.close()

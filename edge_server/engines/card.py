@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from device.errors import InputError
+from device.errors import InputError, ModelError
 from edge_server.engines.engine import Array, FeedError, TensorInfo
 
 
@@ -54,8 +54,8 @@ OpenSession = Callable[[Path, Any, int], SessionLike]
 OpenCard = Callable[[str, int], CardLike]
 
 
-class NothingOnCard(Exception):
-    """No node of the model can run on the card; the message gives the first reason."""
+class NotCompilable(Exception):
+    """The card cannot run the model, or not on these shapes; the message gives the reason."""
 
 
 class CardEngine:
@@ -67,18 +67,20 @@ class CardEngine:
             rows = list(session.placement)
             session.close()
             why = f": {rows[0].op} '{rows[0].node}': {rows[0].reason}" if rows else ""
-            raise NothingOnCard(f"no node runs on the card{why}")
+            raise NotCompilable(f"no node runs on the card{why}")
         self.device = "card" if places == {"card"} else "card+onnxruntime"
         self.inputs = tuple(TensorInfo.of(i.name, i.type, i.shape) for i in session.inputs)
         self.outputs = tuple(TensorInfo.of(o.name, o.type, o.shape) for o in session.outputs)
         self._session = session
 
     def run(self, names: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
-        """See Engine.run."""
+        """See Engine.run; raises NotCompilable too."""
         try:
             return self._session.run(names, feeds)
         except InputError as error:
             raise FeedError(str(error)) from None
+        except ModelError as error:  # shapes that are new are compiled on their first run
+            raise NotCompilable(str(error)) from None
 
     def close(self) -> None:
         """See Engine.close."""
