@@ -3,9 +3,9 @@
  *
  *     convolutions [ISA [MODEL]]     ISA: scalar avx2 avx512vnni amxint8, default the best
  *
- * One line per layer: median microseconds, GOP/s, share of the multiplier's peak as measured in
- * the same run; then the sum per model. Each run has cold weights in the way that a whole model
- * has: layers are timed in turn, every layer once per round. */
+ * One line per layer: median (and least) microseconds, GOP/s, share of the multiplier's peak as
+ * measured in the same run; then the sum per model. Each run has cold weights in the way that a
+ * whole model has: layers are timed in turn, every layer once per round. */
 #include "kernels/kernels.h"
 #include "layers.h"
 #include "peak.h"
@@ -117,21 +117,23 @@ static int measure(struct bench *benches, int count)
 
 static void report(struct bench *benches, int count, int rounds, double peak)
 {
-    double sum = 0, all = 0;
+    double sum = 0, least = 0, all = 0;
     for (int i = 0; i < count; i++) {
         struct bench *b = &benches[i];
         const struct layer *l = b->layer;
         qsort(b->taken, (size_t)rounds, sizeof(double), ascending);
         const double taken = b->taken[rounds / 2], ops = operations(l);
-        printf("%-11s %ux %3ux%-3u k%u s%u %4ux%-4u->%-4u %-32s %9.2f us %7.1f GOP/s %5.1f%%\n",
+        printf("%-11s %ux %3ux%-3u k%u s%u %4ux%-4u->%-4u %-30s %8.2f (%8.2f) us %6.1f GOP/s "
+               "%4.1f%%\n",
                l->model, l->times, l->out_h, l->out_w, l->kernel, l->stride, l->groups, l->group_in,
-               l->groups * l->group_out, b->kernel->name, taken * 1e6, ops / taken * 1e-9,
-               100 * ops / taken / peak);
+               l->groups * l->group_out, b->kernel->name, taken * 1e6, b->taken[0] * 1e6,
+               ops / taken * 1e-9, 100 * ops / taken / peak);
         sum += taken * l->times;
+        least += b->taken[0] * l->times;
         all += ops * l->times;
     }
-    printf("%-11s %d rounds, all layers %33s %9.2f us %7.1f GOP/s %5.1f%%\n\n",
-           benches[0].layer->model, rounds, "", sum * 1e6, all / sum * 1e-9,
+    printf("%-11s %5d rounds, all layers %37s %8.2f (%8.2f) us %6.1f GOP/s %4.1f%%\n\n",
+           benches[0].layer->model, rounds, "", sum * 1e6, least * 1e6, all / sum * 1e-9,
            100 * all / sum / peak);
 }
 

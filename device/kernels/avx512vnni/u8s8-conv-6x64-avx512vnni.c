@@ -133,6 +133,31 @@ static void pack(const struct tepi_conv *conv, const int8_t *canonical, void *pa
     }
 }
 
+/* Channels of the k-th pixel among those that lie in one vector. */
+TEPI_INLINE __m512i part(__m512i bytes, const int k, const int width)
+{
+    if (width == 2)
+        return _mm512_castsi256_si512(_mm512_extracti64x4_epi64(bytes, 1));
+    return _mm512_castsi128_si512(k == 1   ? _mm512_extracti32x4_epi32(bytes, 1)
+                                  : k == 2 ? _mm512_extracti32x4_epi32(bytes, 2)
+                                           : _mm512_extracti32x4_epi32(bytes, 3));
+}
+
+/* A masked store costs several times a plain one, so full panels do without. */
+TEPI_INLINE void store_pixel(uint8_t *out, __m512i bytes, const int width, __mmask64 channels)
+{
+    if (channels != tepi_mask64((size_t)width * BLOCK))
+        _mm512_mask_storeu_epi8(out, channels, bytes);
+    else if (width == 4)
+        _mm512_storeu_si512(out, bytes);
+    else if (width == 1)
+        _mm_storeu_si128((__m128i *)out, _mm512_castsi512_si128(bytes));
+    else
+        _mm256_storeu_si256((__m256i *)out, _mm512_castsi512_si256(bytes));
+    if (width == 3 && channels == tepi_mask64((size_t)width * BLOCK))
+        _mm_storeu_si128((__m128i *)(out + 2 * BLOCK), _mm512_extracti32x4_epi32(bytes, 2));
+}
+
 /* Requantizes and stores `rows` pixels of `width` blocks. Four vectors leave together: of one pixel
  * where it has more than two, else of two or four pixels. */
 TEPI_INLINE void store_tile(const struct panel *p, uint8_t *const *out, __m512i *acc,
@@ -150,29 +175,15 @@ TEPI_INLINE void store_tile(const struct panel *p, uint8_t *const *out, __m512i 
                           ? tepi_scale(acc[row * width + v], p->multiplier[v], p->store.highest)
                           : _mm512_setzero_si512();
         }
-        __m512i bytes =
+        const __m512i bytes =
             tepi_in_order(tepi_saturate4(four[0], four[1], four[2], four[3], &p->store));
-        if (together == 1) {
-            _mm512_mask_storeu_epi8(out[i] + p->out_offset, all, bytes);
-        } else if (together == 2) {
-            _mm256_mask_storeu_epi8(out[i] + p->out_offset, (__mmask32)all,
-                                    _mm512_castsi512_si256(bytes));
-            if (i + 1 < rows)
-                _mm256_mask_storeu_epi8(out[i + 1] + p->out_offset, (__mmask32)all,
-                                        _mm512_extracti64x4_epi64(bytes, 1));
-        } else {
-            const __mmask16 mask = (__mmask16)all;
-            _mm_mask_storeu_epi8(out[i] + p->out_offset, mask, _mm512_castsi512_si128(bytes));
-            if (i + 1 < rows)
-                _mm_mask_storeu_epi8(out[i + 1] + p->out_offset, mask,
-                                     _mm512_extracti32x4_epi32(bytes, 1));
-            if (i + 2 < rows)
-                _mm_mask_storeu_epi8(out[i + 2] + p->out_offset, mask,
-                                     _mm512_extracti32x4_epi32(bytes, 2));
-            if (i + 3 < rows)
-                _mm_mask_storeu_epi8(out[i + 3] + p->out_offset, mask,
-                                     _mm512_extracti32x4_epi32(bytes, 3));
-        }
+        store_pixel(out[i] + p->out_offset, bytes, width, all);
+        if (together > 1 && i + 1 < rows)
+            store_pixel(out[i + 1] + p->out_offset, part(bytes, 1, width), width, all);
+        if (together > 2 && i + 2 < rows)
+            store_pixel(out[i + 2] + p->out_offset, part(bytes, 2, width), width, all);
+        if (together > 2 && i + 3 < rows)
+            store_pixel(out[i + 3] + p->out_offset, part(bytes, 3, width), width, all);
     }
 }
 
@@ -246,7 +257,8 @@ TILE(13, 1)
 TILE(14, 1)
 TILE(15, 1)
 TILE(16, 1)
-TILES_TO_12(2) TILES_TO_8(3) TILES_TO_6(4)
+TILES_TO_12(2)
+TILES_TO_8(3) TILES_TO_6(4)
 
     typedef void tile_function(const struct panel *p, const uint8_t *const *in,
                                uint8_t *const *out);
