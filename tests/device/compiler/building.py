@@ -35,7 +35,9 @@ class Builder:
         self.initializers.append(numpy_helper.from_array(np.asarray(values), name))
         return name
 
-    def node(self, op: str, inputs: Sequence[str], output: str, domain: str = "", **more: Any) -> str:
+    def node(
+        self, op: str, inputs: Sequence[str], output: str, domain: str = "", **more: Any
+    ) -> str:
         self.nodes.append(
             helper.make_node(op, list(inputs), [output], f"{op}_{output}", domain=domain, **more)
         )
@@ -48,7 +50,11 @@ class Builder:
         return np.asarray(self.rng.integers(low + 80, low + 170), dtype)
 
     def parameters(
-        self, name: str, scale: float | None = None, zero: int | None = None, kind: str | None = None
+        self,
+        name: str,
+        scale: float | None = None,
+        zero: int | None = None,
+        kind: str | None = None,
     ) -> tuple[str, str]:
         if scale is None:
             scale = float(self.rng.uniform(0.01, 0.03))
@@ -113,7 +119,8 @@ class Builder:
             self.const(f"{name}_scale", scale),
             self.const(f"{name}_zero", np.zeros(count, np.int8)),
         )
-        return self.node("DequantizeLinear", inputs, f"{name}_real", axis=axis)
+        more = {"axis": axis} if channels else {}
+        return self.node("DequantizeLinear", inputs, f"{name}_real", **more)
 
     def bias(self, name: str, count: int, x: str, w: str) -> str:
         """int32 bias with the scale that its operator implies."""
@@ -125,12 +132,11 @@ class Builder:
             self.const(f"{name}_scale", scale),
             self.const(f"{name}_zero", np.zeros(scale.shape, np.int32)),
         )
-        return self.node("DequantizeLinear", inputs, f"{name}_real", axis=0)
+        more = {"axis": 0} if scale.size > 1 else {}
+        return self.node("DequantizeLinear", inputs, f"{name}_real", **more)
 
     def model(self) -> onnx.ModelProto:
-        graph = helper.make_graph(
-            self.nodes, "test", self.inputs, self.outputs, self.initializers
-        )
+        graph = helper.make_graph(self.nodes, "test", self.inputs, self.outputs, self.initializers)
         opsets = [helper.make_opsetid("", self.opset), helper.make_opsetid("com.microsoft", 1)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=IR)
 
@@ -139,7 +145,7 @@ def unary(
     op: str,
     shape: Sequence[int],
     kind: str = "u8",
-    constants: Mapping[str, Array] | None = None,
+    constants: Mapping[str, Any] | None = None,
     opset: int = 17,
     same: bool = False,
     seed: int = 0,

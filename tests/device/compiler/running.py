@@ -12,6 +12,8 @@ from device.compiler import CardSegment, CompiledModel, compile_model
 
 from .interpreter import Array, Program
 
+__all__ = ["compile_model", "difference", "off_card", "reference", "run", "session"]
+
 
 def session(model: bytes, level: Any = None) -> Any:
     options = onnxruntime.SessionOptions()
