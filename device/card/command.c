@@ -7,9 +7,11 @@
 
 #include <stddef.h>
 
-#define INLINE_NS   50000u
+#define INLINE_NS    50000u
 /* Before a program has run: a guess at its speed, for choosing where to run it the first time. */
-#define MACS_PER_NS 16u
+#define MACS_PER_NS  16u
+#define BYTES_PER_NS 1u
+#define ITEM_NS      300u
 
 static struct tepi_verdict bad_field(size_t offset)
 {
@@ -49,12 +51,22 @@ static struct tepi_verdict check(const struct tepi_card *card, const struct tepi
     return (struct tepi_verdict){TEPI_FAULT_OK, 0};
 }
 
+static uint64_t guess_item_ns(const struct tepi_program *program)
+{
+    const uint32_t ports = tepi_program_inputs(program) + tepi_program_outputs(program);
+    uint64_t bytes = 0;
+    for (uint32_t port = 0; port < ports; port++) {
+        bytes += tepi_program_port_bytes(program, port);
+    }
+    return ITEM_NS + bytes / BYTES_PER_NS + tepi_program_macs(program) / MACS_PER_NS;
+}
+
 static uint64_t estimate_ns(const struct tepi_card_command *command)
 {
     struct tepi_card_program *program = command->program;
     uint64_t item = atomic_load_explicit(&program->item_ns, memory_order_relaxed);
     if (item == 0) {
-        item = tepi_program_macs(program->program) / MACS_PER_NS;
+        item = guess_item_ns(program->program);
     }
     uint64_t all;
     return __builtin_mul_overflow(item, (uint64_t)command->entry.batch, &all) ? UINT64_MAX : all;
@@ -82,7 +94,6 @@ static void dispatch_execute(struct tepi_card_command *command)
     struct tepi_card_unit *unit = here ? tepi_card_unit_borrow(card) : NULL;
     if (unit) {
         tepi_card_perform(command, unit);
-        tepi_card_unit_return(card, unit);
     } else {
         tepi_card_work_queue(command);
     }
@@ -136,6 +147,11 @@ void tepi_card_perform(struct tepi_card_command *command, struct tepi_card_unit 
     if (command->program) {
         tepi_card_program_put(card, command->program);
         command->program = NULL;
+    }
+    /* Before the completion: the host's next command then finds the unit idle, and a reset that
+     * has seen the last command end finds the scratch given back. */
+    if (unit) {
+        tepi_card_unit_return(card, unit);
     }
     tepi_card_queue_complete(command, verdict);
 }

@@ -136,8 +136,8 @@ bool tepi_card_queue_abort(struct tepi_card_queue *queue, uint32_t command_id);
 
 /* command.c: looks at a fetched command and does it, here or on a worker. */
 void tepi_card_dispatch(struct tepi_card_command *command);
-/* Does LOAD_PROGRAM or EXECUTE on this thread and completes it. `unit` may be NULL for a load, and
- * for a command that was aborted. */
+/* Does LOAD_PROGRAM or EXECUTE on this thread, returns the unit and completes the command. `unit`
+ * may be NULL for a load, and for a command that was aborted. */
 void tepi_card_perform(struct tepi_card_command *command, struct tepi_card_unit *unit);
 
 /* execute.c */

@@ -54,7 +54,6 @@ static void *work(void *argument)
         pthread_mutex_unlock(&card->work_lock);
 
         tepi_card_perform(command, unit);
-        tepi_card_unit_return(card, unit);
         spin(card);
         pthread_mutex_lock(&card->work_lock);
     }
