@@ -60,6 +60,8 @@ static struct tepi_verdict check_fields(const struct tepi_program_header *header
         return bad_field(offsetof(struct tepi_program_header, instructions));
     if (header->arena_bytes > TEPI_ARENA_MAX)
         return bad_field(offsetof(struct tepi_program_header, arena_bytes));
+    if (header->constants_bytes > TEPI_NONE) /* so that TEPI_NONE is never an offset */
+        return bad_field(offsetof(struct tepi_program_header, constants_bytes));
     if (header->macs > TEPI_WORK_MAX)
         return bad_field(offsetof(struct tepi_program_header, macs));
     if (header->inputs > TEPI_PORTS_MAX)

@@ -58,7 +58,9 @@ CHECK_CASE(sections_outside_misaligned_or_overlapping)
     REFUSED(h->constants_offset = h->instructions_offset, HEADER(constants_offset));
     REFUSED(h->constants_offset += 64, HEADER(constants_offset));
     REFUSED(h->constants_bytes++, HEADER(constants_offset));
-    REFUSED(h->constants_bytes = UINT64_MAX, HEADER(constants_offset));
+    REFUSED(h->constants_bytes = UINT32_MAX, HEADER(constants_offset));
+    REFUSED(h->constants_bytes = UINT64_C(1) << 32, HEADER(constants_bytes));
+    REFUSED(h->constants_bytes = UINT64_MAX, HEADER(constants_bytes));
     REFUSED(h->tensors = 60000, HEADER(tensors_offset));
     REFUSED(h->instructions = 60000, HEADER(instructions_offset));
 }
