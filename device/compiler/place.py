@@ -72,8 +72,7 @@ class Placer:
             idle = [
                 unit
                 for draft in drafts
-                if draft.where == "card"
-                and all(isinstance(unit.work, MOVING) for unit in draft.units)
+                if draft.where == "card" and not any(_computes(unit) for unit in draft.units)
                 for unit in draft.units
             ]
             if not idle:
@@ -209,6 +208,11 @@ class Placer:
                     pending.append(before)
         writes = tuple(name for name in self._proto.graph.node[index].output if name)
         return Item(tuple(reads), writes, None, tuple(indices))
+
+
+def _computes(unit: Unit) -> bool:
+    """Whether the unit does more than move and requantize."""
+    return not isinstance(unit.work, MOVING) and unit.node.op != "QuantizeLinear"
 
 
 def _alternate(items: Sequence[Item], start: str) -> list[Draft]:

@@ -119,7 +119,7 @@ class Builder:
             self.const(f"{name}_scale", scale),
             self.const(f"{name}_zero", np.zeros(count, np.int8)),
         )
-        more = {"axis": axis} if channels else {}
+        more: dict[str, Any] = {"axis": axis} if channels else {}
         return self.node("DequantizeLinear", inputs, f"{name}_real", **more)
 
     def bias(self, name: str, count: int, x: str, w: str) -> str:
@@ -132,7 +132,7 @@ class Builder:
             self.const(f"{name}_scale", scale),
             self.const(f"{name}_zero", np.zeros(scale.shape, np.int32)),
         )
-        more = {"axis": 0} if scale.size > 1 else {}
+        more: dict[str, Any] = {"axis": 0} if scale.size > 1 else {}
         return self.node("DequantizeLinear", inputs, f"{name}_real", **more)
 
     def model(self) -> onnx.ModelProto:
