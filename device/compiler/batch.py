@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 
 from device.compiler.graph import Graph, Shape
+from device.compiler.reader import check_size
 from device.compiler.units import Add, Concat, Multiply, Softmax, Transpose, Unit
 from device.errors import ModelError
 
@@ -66,6 +67,8 @@ def declared(
         shapes[value.name] = tuple(
             (trial if axis else 1) if size is None else size for axis, size in enumerate(sizes)
         )
+    for key, shape in shapes.items():
+        check_size(key, shape, name)
     batch = bool(leads) and len(set(leads)) == 1 and leads[0] not in (0, 1)
     return Declared(shapes, dynamic, batch, complete=True)
 

@@ -12,7 +12,7 @@ from device.compiler.moves import Rewriter
 from device.compiler.place import Draft, Placer
 from device.compiler.plan import CardSegment, CompiledModel, HostSegment, Placement
 from device.compiler.quant import Unplaced
-from device.compiler.reader import build_graph, read_model, tensor_info
+from device.compiler.reader import build_graph, one_line, read_model, tensor_info
 from device.compiler.recognise import Recogniser
 from device.compiler.rows import host_rows, placement_rows
 from device.compiler.segment import card_segment, host_segment
@@ -27,12 +27,19 @@ def compile_model(
 ) -> CompiledModel:
     """Compile for these input shapes, or for the declared ones (a symbolic dimension 0 counts as
     the batch). `name` is what errors call the model. Raises device.errors.ModelError."""
-    proto = read_model(model, name)
-    compilation = _Compilation(proto, name)
-    found = declared(proto, input_shapes or {}, name)
-    if found.dynamic:
-        return compilation.trial()
-    return compilation.run(found)
+    try:
+        proto = read_model(model, name)
+        compilation = _Compilation(proto, name)
+        found = declared(proto, input_shapes or {}, name)
+        return compilation.trial() if found.dynamic else compilation.run(found)
+    except ModelError:
+        raise
+    except Exception as error:
+        # A protobuf can be malformed in more ways than the checks above name one by one.
+        raise ModelError(
+            f"{name}: the compiler cannot make sense of it ({type(error).__name__}: "
+            f"{one_line(error)}); check it with onnx.checker, and report it if that finds nothing"
+        ) from error
 
 
 @dataclass

@@ -34,7 +34,7 @@ def read_model(model: bytes | onnx.ModelProto, name: str) -> onnx.ModelProto:
     try:
         checker.check_model(skeleton(proto, proto.graph.node))
     except checker.ValidationError as error:
-        raise ModelError(f"{name}: the ONNX checker refuses it: {_line(error)}") from error
+        raise ModelError(f"{name}: the ONNX checker refuses it: {one_line(error)}") from error
     return proto
 
 
@@ -47,7 +47,7 @@ def _parse(model: bytes | onnx.ModelProto, name: str) -> onnx.ModelProto:
         return onnx.load_model_from_string(model)
     except Exception as error:
         raise ModelError(
-            f"{name}: not an ONNX model, or cut short ({len(model)} bytes): {_line(error)}"
+            f"{name}: not an ONNX model, or cut short ({len(model)} bytes): {one_line(error)}"
         ) from error
 
 
@@ -213,7 +213,7 @@ def _infer(graph: Graph, proto: onnx.ModelProto, shapes: Mapping[str, Shape], na
         inferred = shape_inference.infer_shapes(bare, True, True, True).graph
     except shape_inference.InferenceError as error:
         given = ", ".join(f"{key} {list(value)}" for key, value in shapes.items())
-        raise ModelError(f"{name}: types or shapes clash ({given}): {_line(error)}") from error
+        raise ModelError(f"{name}: types or shapes clash ({given}): {one_line(error)}") from error
     graph.shapes.clear()
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
         if not value.type.HasField("tensor_type"):
@@ -222,11 +222,11 @@ def _infer(graph: Graph, proto: onnx.ModelProto, shapes: Mapping[str, Shape], na
         graph.types[value.name] = int(tensor.elem_type)
         if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
             shape = tuple(int(d.dim_value) for d in tensor.shape.dim)
-            _check_size(value.name, shape, name)
+            check_size(value.name, shape, name)
             graph.shapes[value.name] = shape
 
 
-def _check_size(tensor: str, shape: Shape, name: str) -> None:
+def check_size(tensor: str, shape: Shape, name: str) -> None:
     if any(size < 0 for size in shape):
         raise ModelError(f'{name}: tensor "{tensor}" would get shape {list(shape)}')
     if math.prod(shape) >= TENSOR_BYTES_MAX:
@@ -247,7 +247,7 @@ def tensor_info(value: onnx.ValueInfoProto) -> TensorInfo:
     return TensorInfo(value.name, numpy_dtype(tensor.elem_type), f"tensor({element})", dims)
 
 
-def _line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """The error's text on one line, cut to what a person reads."""
     text = " ".join(str(error).split())
     return text if len(text) <= 300 else text[:297] + "..."

@@ -58,7 +58,7 @@ def test_unsupported_operator_in_the_middle() -> None:
     assert isinstance(host, HostSegment)
     card = compiled.segments[0]
     assert isinstance(card, CardSegment)
-    assert [(port.name, port.dtype) for port in card.outputs] == [("first", np.uint8)]
+    assert [(port.name, port.dtype) for port in card.outputs] == [("first", np.dtype(np.uint8))]
     ops = [node.op_type for node in onnx.load_model_from_string(host.model).graph.node]
     assert ops == ["DequantizeLinear", "InstanceNormalization", "QuantizeLinear"]
 
