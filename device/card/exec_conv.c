@@ -39,15 +39,13 @@ static uint16_t check(const struct tepi_image *image, const struct tepi_instruct
         !taps_inside(out->w, p->kernel_w, p->stride_w, p->dilation_w, p->pad_left, a->w,
                      a->halo_left, a->halo_right))
         return TEPI_FAULT_PROGRAM_INSTRUCTION;
-    /* At most 2^20 taps * 2^24 channels in; times 2^24 filters it might wrap, hence the steps. */
+    /* Below 2^33, since the taps of one pixel are distinct bytes of the input; all filters are held
+     * in less than 2^32 bytes, so that the work below cannot wrap. */
     const uint64_t filter = (uint64_t)p->kernel_h * p->kernel_w * (a->c / p->groups);
-    if (filter > image->header.constants_bytes / out->c ||
-        !tepi_image_holds(image, p->weights, filter * out->c, 1) ||
+    if (!tepi_image_holds(image, p->weights, filter * out->c, 1) ||
         !tepi_image_holds(image, p->bias, 4 * (uint64_t)out->c, 4) ||
         !tepi_image_holds(image, p->multiplier, 4 * (uint64_t)out->c, 4))
         return TEPI_FAULT_PROGRAM_CONSTANT;
-    if (filter > TEPI_WORK_MAX / tepi_elements(out))
-        return TEPI_FAULT_PROGRAM_INSTRUCTION;
     *work = filter * tepi_elements(out);
     return tepi_check_store(image, p->table, p->lo, p->hi);
 }
@@ -72,20 +70,20 @@ static uint16_t run(const struct tepi_step *step, const struct tepi_run *run)
     return TEPI_FAULT_OK;
 }
 
-/* A 1x1 convolution sees no neighbours: rows that follow each other without a gap on both sides
- * become one, and images likewise, so that kernels meet fewer row ends. */
+/* Where the next row begins just where one more pixel of this one would, on both sides, the two are
+ * one row, and images likewise: kernels meet fewer row ends. So it is in 1x1 convolutions of images
+ * without halo. */
 static void join_rows(struct tepi_conv *conv)
 {
-    if (conv->kernel_h != 1 || conv->kernel_w != 1 || conv->stride_h != 1 || conv->stride_w != 1)
+    const size_t in_step = conv->stride_w * conv->in_stride_w;
+    if (conv->out_h != 1 && (conv->stride_h * conv->in_stride_h != conv->out_w * in_step ||
+                             conv->out_stride_h != conv->out_w * conv->out_stride_w))
         return;
-    const bool rows_follow =
-        conv->out_h == 1 || (conv->in_stride_h == conv->out_w * conv->in_stride_w &&
-                             conv->out_stride_h == conv->out_w * conv->out_stride_w);
-    if (!rows_follow || (uint64_t)conv->out_w * conv->out_h > JOINED_MAX)
+    if ((uint64_t)conv->out_w * conv->out_h > JOINED_MAX)
         return;
     conv->out_w *= conv->out_h;
     conv->out_h = 1;
-    if (conv->n == 1 || conv->in_stride_n != conv->out_w * conv->in_stride_w ||
+    if (conv->in_stride_n != conv->out_w * in_step ||
         conv->out_stride_n != conv->out_w * conv->out_stride_w ||
         (uint64_t)conv->out_w * conv->n > JOINED_MAX)
         return;

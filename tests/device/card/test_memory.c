@@ -40,6 +40,13 @@ CHECK_CASE(full_is_refused_and_charges_nothing)
     CHECK_INT(tepi_memory_free(&memory), 1000);
 }
 
+CHECK_CASE(more_than_the_host_has_is_refused_and_charges_nothing)
+{
+    struct tepi_memory memory = {.bytes = UINT64_MAX};
+    CHECK(!tepi_memory_take(&memory, UINT64_MAX));
+    CHECK_INT(tepi_memory_free(&memory), UINT64_MAX);
+}
+
 static void *take_and_give(void *argument)
 {
     struct tepi_memory *memory = argument;
@@ -81,8 +88,11 @@ CHECK_CASE(crc_of_parts_is_crc_of_the_whole)
 }
 
 static const struct check_case cases[] = {
-    CHECK_ENTRY(blocks_are_aligned_and_zero),      CHECK_ENTRY(full_is_refused_and_charges_nothing),
-    CHECK_ENTRY(threads_leave_the_account_even),   CHECK_ENTRY(crc_has_the_published_values),
+    CHECK_ENTRY(blocks_are_aligned_and_zero),
+    CHECK_ENTRY(full_is_refused_and_charges_nothing),
+    CHECK_ENTRY(more_than_the_host_has_is_refused_and_charges_nothing),
+    CHECK_ENTRY(threads_leave_the_account_even),
+    CHECK_ENTRY(crc_has_the_published_values),
     CHECK_ENTRY(crc_of_parts_is_crc_of_the_whole),
 };
 CHECK_MAIN(cases)

@@ -87,6 +87,7 @@ CHECK_CASE(a_deadline_that_passed_stops_the_run)
 }
 
 /* A stand-in for a slow kernel: counts its calls and aborts the run during the first. */
+enum { SCRATCH = 12345 };
 static atomic_bool stop;
 static atomic_uint calls;
 
@@ -107,9 +108,16 @@ static void pack_nothing(const struct tepi_conv *conv, const int8_t *canonical, 
     (void)conv, (void)canonical, (void)packed;
 }
 
+static size_t some_scratch(const struct tepi_conv *conv)
+{
+    (void)conv;
+    return SCRATCH;
+}
+
 static void run_and_stop(const struct tepi_conv *conv, uint32_t row_begin, uint32_t row_end)
 {
-    (void)conv, (void)row_begin, (void)row_end;
+    (void)row_begin, (void)row_end;
+    memset(conv->scratch, 1, SCRATCH);
     atomic_fetch_add(&calls, 1);
     atomic_store(&stop, true);
 }
@@ -120,7 +128,7 @@ CHECK_CASE(an_abort_reaches_into_a_long_convolution)
                                                  .takes = takes_all,
                                                  .packed_bytes = nothing,
                                                  .pack = pack_nothing,
-                                                 .scratch_bytes = nothing,
+                                                 .scratch_bytes = some_scratch,
                                                  .run = run_and_stop};
     static const struct tepi_conv_kernel *const convolutions[] = {&slow, NULL};
     static int8_t weights[512 * 512];
@@ -152,6 +160,7 @@ CHECK_CASE(an_abort_reaches_into_a_long_convolution)
     uint8_t *image = builder_image(&b, &bytes);
     CHECK_INT(tepi_program_load(image, bytes, &kernels, &memory, &program).fault, TEPI_FAULT_OK);
     void *scratch = aligned_alloc(64, (size_t)(tepi_program_scratch_bytes(program) + 63) / 64 * 64);
+    CHECK(tepi_program_scratch_bytes(program) >= b.header.arena_bytes + SCRATCH);
     uint8_t output;
     const struct tepi_verdict found = tepi_program_run(program, (void *[]){&output}, scratch,
                                                        &(struct tepi_run_control){.abort = &stop});

@@ -217,8 +217,48 @@ CHECK_CASE(sums_wrap_modulo_2_32)
     free_operands(&v);
 }
 
+/* Rows and images that follow each other run as one; a gap between them on either side must not. */
+CHECK_CASE(images_with_and_without_gaps_between_them)
+{
+    struct chance chance = {.state = 21};
+    for (uint32_t gaps = 0; gaps < 4; gaps++) {
+        struct shape s = {.a = {3, 4, 5, 6}, .out = {3, 4, 5, 7}, .a_pixel = 8, .out_pixel = 7};
+        struct operands v;
+        struct builder b;
+        s.conv = (struct tepi_conv_params){.kernel_h = 1,
+                                           .kernel_w = 1,
+                                           .stride_h = 1,
+                                           .stride_w = 1,
+                                           .dilation_h = 1,
+                                           .dilation_w = 1,
+                                           .groups = 1,
+                                           .table = TEPI_NONE,
+                                           .hi = 255};
+        make_operands(&v, &s, &chance);
+        build(&b, &s, &v, 0, 30);
+        struct tepi_tensor *a = &b.tensors[2], *out = &b.tensors[3];
+        a->stride_n += gaps & 1 ? 64 : 0;
+        out->stride_n += gaps & 2 ? 64 : 0;
+        out->offset += 1024; /* room for the gaps */
+        b.header.arena_bytes += 2048;
+        b.instructions[1].map.out_stride[0] = (int32_t)a->stride_n;
+        b.instructions[3].map.stride[0] = (int32_t)out->stride_n;
+        reference(&s, &v, 0, 30);
+        const struct tepi_kernel_set *kernels;
+        for (unsigned k = 0; (kernels = builder_kernels(k)); k++) {
+            const struct tepi_verdict found =
+                builder_run_on(&b, kernels, (const void *[]){v.input}, (void *[]){v.found});
+            CHECK_INT(found.fault, TEPI_FAULT_OK);
+            CHECK_BYTES(v.found, v.expected, volume(s.out));
+        }
+        builder_free(&b);
+        free_operands(&v);
+    }
+}
+
 static const struct check_case cases[] = {
     CHECK_ENTRY(random_shapes_equal_the_definition),
     CHECK_ENTRY(sums_wrap_modulo_2_32),
+    CHECK_ENTRY(images_with_and_without_gaps_between_them),
 };
 CHECK_MAIN(cases)

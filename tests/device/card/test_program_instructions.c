@@ -5,6 +5,7 @@
 #include "card/tamper.h"
 #include "check.h"
 #include <math.h>
+#include <stdlib.h>
 
 #define INSTRUCTION(index) TEPI_FAULT_PROGRAM_INSTRUCTION, (index)
 #define CONSTANT(index)    TEPI_FAULT_PROGRAM_CONSTANT, (index)
@@ -22,10 +23,12 @@ CHECK_CASE(unknown_code_flags_or_reserved_bytes)
     }
     REFUSED(i[SPECIMEN_FILL].bytes[8] = 1, INSTRUCTION(SPECIMEN_FILL));
     REFUSED(i[SPECIMEN_TABLE].bytes[4] = 1, INSTRUCTION(SPECIMEN_TABLE));
-    REFUSED(i[SPECIMEN_CONV].conv.reserved[1] = 1, INSTRUCTION(SPECIMEN_CONV));
-    REFUSED(i[SPECIMEN_ADD].add.reserved[0] = 1, INSTRUCTION(SPECIMEN_ADD));
-    REFUSED(i[SPECIMEN_MUL].mul.reserved[1] = 1, INSTRUCTION(SPECIMEN_MUL));
-    REFUSED(i[SPECIMEN_LOAD].map.reserved[0] = 1, INSTRUCTION(SPECIMEN_LOAD));
+    for (int k = 0; k < 2; k++) {
+        REFUSED(i[SPECIMEN_CONV].conv.reserved[k] = 1, INSTRUCTION(SPECIMEN_CONV));
+        REFUSED(i[SPECIMEN_ADD].add.reserved[k] = 1, INSTRUCTION(SPECIMEN_ADD));
+        REFUSED(i[SPECIMEN_MUL].mul.reserved[k] = 1, INSTRUCTION(SPECIMEN_MUL));
+        REFUSED(i[SPECIMEN_LOAD].map.reserved[k] = 1, INSTRUCTION(SPECIMEN_LOAD));
+    }
 }
 
 CHECK_CASE(operands_absent_unwanted_or_of_the_wrong_place)
@@ -102,6 +105,7 @@ CHECK_CASE(conv_geometry_that_reads_outside)
     CONV_REFUSED(c->dilation_w = 0);
     CONV_REFUSED(c->dilation_h = 2);
     CONV_REFUSED(c->dilation_w = 1025);
+    CONV_REFUSED((c->kernel_h = 1, c->pad_top = 0, c->dilation_h = 1025));
     CONV_REFUSED(c->pad_top = 0);
     CONV_REFUSED(c->pad_left = 0);
     CONV_REFUSED(c->pad_top = 2);
@@ -109,6 +113,8 @@ CHECK_CASE(conv_geometry_that_reads_outside)
     CONV_REFUSED(c->groups = 0);
     CONV_REFUSED(c->groups = 3);
     CONV_REFUSED(c->groups = UINT32_MAX);
+    CONV_REFUSED((c->groups = 2, t[SPECIMEN_A].c = 9));
+    CONV_REFUSED((c->groups = 2, t[SPECIMEN_B].c = 7));
     CONV_REFUSED((c->lo = 10, c->hi = 9));
     CONV_REFUSED((t[SPECIMEN_A].n = 2, h->arena_bytes = 4096));
     ACCEPTED(i[SPECIMEN_CONV].conv.groups = 2);
@@ -284,6 +290,65 @@ CHECK_CASE(work_without_end)
             INSTRUCTION(2));
 }
 
+static void add_convolution(struct builder *b, uint16_t a, uint16_t out, uint16_t kernel)
+{
+    static const int8_t weights[32 * 128 * 128];
+    static const float constants[32];
+    const uint32_t outs = b->tensors[out].c;
+    builder_add(b, TEPI_OP_CONV, a, out)->conv = (struct tepi_conv_params){
+        .kernel_h = kernel,
+        .kernel_w = kernel,
+        .stride_h = 1,
+        .stride_w = 1,
+        .dilation_h = 1,
+        .dilation_w = 1,
+        .groups = 1,
+        .weights = builder_constant(b, weights, (size_t)outs * kernel * kernel),
+        .bias = builder_constant(b, constants, outs * sizeof(int32_t)),
+        .multiplier = builder_constant(b, constants, outs * sizeof(float)),
+        .table = TEPI_NONE,
+        .hi = 255};
+}
+
+static uint16_t fault_of(struct builder *b)
+{
+    size_t bytes;
+    uint8_t *image = builder_image(b, &bytes);
+    const struct tepi_verdict found = specimen_try(image, bytes, builder_kernels(0));
+    free(image);
+    builder_free(b);
+    return found.fault;
+}
+
+/* 2^21 output pixels, or a row more, of 32 channels and 2^14 taps: 2^40 multiply-accumulates. */
+CHECK_CASE(convolution_without_end)
+{
+    enum { OUT = 32, KERNEL = 128 };
+    for (uint32_t more = 0; more < 2; more++) {
+        struct builder b;
+        const uint32_t rows = 1024 + more;
+        const uint32_t read[4] = {1, rows + KERNEL - 1, 2048 + KERNEL - 1, 1};
+        const uint32_t written[4] = {1, rows, 2048, OUT};
+        builder_init(&b);
+        builder_output(&b, TEPI_TYPE_U8, 1);
+        const uint16_t a = builder_arena(&b, read, 1, 0, 0);
+        add_convolution(&b, a, builder_arena(&b, written, OUT, 0, 0), KERNEL);
+        CHECK_INT(fault_of(&b), more ? TEPI_FAULT_PROGRAM_INSTRUCTION : TEPI_FAULT_OK);
+    }
+}
+
+/* 2^32 pixels in one piece: they must not be counted modulo 2^32. */
+CHECK_CASE(an_image_as_large_as_the_arena_loads)
+{
+    struct builder b;
+    builder_init(&b);
+    builder_output(&b, TEPI_TYPE_U8, 1);
+    const uint16_t image = builder_arena(&b, (const uint32_t[]){2, 1u << 19, 1u << 12, 1}, 1, 0, 0);
+    CHECK_INT(b.header.arena_bytes, TEPI_ARENA_MAX);
+    add_convolution(&b, image, image, 1);
+    CHECK_INT(fault_of(&b), TEPI_FAULT_OK);
+}
+
 static const struct check_case cases[] = {
     CHECK_ENTRY(unknown_code_flags_or_reserved_bytes),
     CHECK_ENTRY(operands_absent_unwanted_or_of_the_wrong_place),
@@ -297,5 +362,7 @@ static const struct check_case cases[] = {
     CHECK_ENTRY(map_indices_outside_their_tensors),
     CHECK_ENTRY(map_between_types_that_do_not_convert),
     CHECK_ENTRY(work_without_end),
+    CHECK_ENTRY(convolution_without_end),
+    CHECK_ENTRY(an_image_as_large_as_the_arena_loads),
 };
 CHECK_MAIN(cases)
