@@ -111,13 +111,22 @@ class CardLink:
             log.info("card attached", bus=self.bus)
         self._spawn(self._watch())
 
-    def report(self, error: CardError) -> OffCard:
-        """A run failed on the card; the word and sentence for its fallback."""
+    def report(self, error: CardError, current: bool = True) -> OffCard:
+        """A run failed on the card; the word and sentence for its fallback.
+
+        Not `current`: the run was of a model that has been taken off the card since, so that the
+        error says nothing about the card as it is now.
+        """
         self._count(error)
         why = OffCard(fault_word(error), str(error))
-        if isinstance(error, CardGone | CardTimeout) and self.state is CardState.ATTACHED:
+        if current and self.state is CardState.ATTACHED and self._is_fatal(error):
             self._lost(why)
         return why
+
+    def _is_fatal(self, error: CardError) -> bool:
+        """Whether further requests would only fail too, or wait."""
+        alive = self._card is not None and self._card.alive
+        return isinstance(error, CardGone | CardTimeout) or not alive
 
     async def detach(self) -> None:
         """Take the card away without a word to the models that use it."""

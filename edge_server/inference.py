@@ -80,7 +80,7 @@ class Inference:
                 try:
                     arrays = _run(slot, asked, feeds)
                 except (CardError, NotCompilable) as error:
-                    arrays, route = await self._fall_back(asked, error, feeds)
+                    arrays, route = await self._fall_back(asked, slot, error, feeds)
             else:
                 arrays, route, began = await self._run_in_line(asked, feeds)
             ran = perf_counter_ns()
@@ -125,15 +125,19 @@ class Inference:
         try:
             arrays = await self._run_elsewhere(slot, asked, feeds, served.gate)
         except (CardError, NotCompilable) as error:
-            arrays, route = await self._fall_back(asked, error, feeds)
+            arrays, route = await self._fall_back(asked, slot, error, feeds)
         return arrays, route, began
 
     async def _fall_back(
-        self, asked: Asked, error: CardError | NotCompilable, feeds: Mapping[str, Array]
+        self,
+        asked: Asked,
+        failed: Slot,
+        error: CardError | NotCompilable,
+        feeds: Mapping[str, Array],
     ) -> tuple[list[Array], Route]:
         """The same request on onnxruntime, past the line: it has had its turn already."""
         if isinstance(error, CardError):
-            why = self._link.report(error)
+            why = self._link.report(error, current=asked.served.route.slot is failed)
         else:
             why = OffCard("not_compilable", str(error))
         route = asked.served.fallback(why.reason, why.detail)

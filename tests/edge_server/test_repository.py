@@ -132,8 +132,8 @@ async def test_only_the_models_asked_for_are_loaded(tmp_path: Path) -> None:
     ],
 )
 async def test_version_policies(tmp_path: Path, policy: str, expected: list[str]) -> None:
-    for version in (1, 3, 11):
-        models.put(tmp_path, "scale", models.scale(version), policy, version)
+    for number in (1, 3, 11):
+        models.put(tmp_path, "scale", models.scale(number), policy, number)
     (tmp_path / "scale" / "007").mkdir()
     (tmp_path / "scale" / "draft").mkdir()
     async with running(tmp_path) as (_, call):
