@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from device.compiler import abi
+from device.binding import abi
 from device.compiler.images import Buffer, Image
 from device.compiler.memory import aligned, lives, plan
 from device.compiler.plan import Array
 from device.compiler.quant import Unplaced
+
+NO_TENSOR = 0xFFFF  # of an instruction's a and b
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def emit(
     code = np.zeros(len(instructions), abi.INSTRUCTION)
     for index, instruction in enumerate(instructions):
         code[index] = _instruction(instruction, images, constants)
-    _check_limits(len(images), len(code), max(len(inputs), len(outputs)), arena, constants.bytes)
+    _check_limits(len(images), len(code), len(inputs) + len(outputs), arena, constants.bytes)
     header = np.zeros((), abi.HEADER)
     header["magic"], header["abi"] = abi.MAGIC, abi.ABI_VERSION
     header["header_bytes"] = abi.HEADER.itemsize
@@ -129,8 +131,8 @@ def _instruction(
 ) -> Any:
     record = np.zeros((), abi.INSTRUCTION)
     record["code"] = abi.CODES[instruction.code]
-    record["a"] = abi.NO_TENSOR if instruction.a is None else images[instruction.a]
-    record["b"] = abi.NO_TENSOR if instruction.b is None else images[instruction.b]
+    record["a"] = NO_TENSOR if instruction.a is None else images[instruction.a]
+    record["b"] = NO_TENSOR if instruction.b is None else images[instruction.b]
     record["out"] = images[instruction.out]
     record["node"] = instruction.node
     structure = abi.PARAMS[instruction.code]

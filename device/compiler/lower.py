@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from device.binding.abi import PARAMS
 from device.compiler import layout
-from device.compiler.abi import MAP_RANK_MAX
 from device.compiler.emit import Constant, Instruction
 from device.compiler.graph import Shape
 from device.compiler.images import (
@@ -29,6 +29,8 @@ from device.compiler.images import (
 from device.compiler.plan import Array
 from device.compiler.quant import Unplaced
 from device.compiler.units import Unit
+
+MAP_RANK_MAX = PARAMS["map"]["dims"].shape[0]
 
 
 class Lowering:

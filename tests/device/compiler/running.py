@@ -2,12 +2,14 @@
 """Runs a compiled model on the interpreter and onnxruntime, and the model whole on onnxruntime."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 
+from device.binding import Card
 from device.compiler import CardSegment, CompiledModel, compile_model
 
 from .interpreter import Array, Program
@@ -31,8 +33,29 @@ def reference(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, A
     return dict(zip(names, runner.run(names, dict(feeds)), strict=True))
 
 
+@cache
+def cards() -> tuple[Card, ...]:
+    """The software card with its scalar kernels, and with the best that this machine has."""
+    return Card.open(isa="scalar"), Card.open()
+
+
+def check_card(
+    segment: CardSegment, values: Mapping[str, Array], expected: Mapping[str, Array]
+) -> None:
+    """The card gives the interpreter's bytes, all items in one run."""
+    feeds = [np.ascontiguousarray(values[port.name]) for port in segment.inputs]
+    first = segment.inputs[0]
+    items = feeds[0].shape[0] // first.shape[0] if segment.batchable else 1
+    for card in cards():
+        found = [np.empty_like(expected[port.name]) for port in segment.outputs]
+        with card.load_program(segment.program) as program:
+            program.run(feeds, items, found)
+        for port, value in zip(segment.outputs, found, strict=True):
+            np.testing.assert_array_equal(value, expected[port.name], str(card.info["isa"]))
+
+
 def run_card(segment: CardSegment, values: Mapping[str, Array]) -> dict[str, Array]:
-    """A card segment item by item."""
+    """A card segment item by item on the interpreter, and on the cards."""
     program = Program(segment.program)
     first = segment.inputs[0]
     items = values[first.name].shape[0] // first.shape[0] if segment.batchable else 1
@@ -57,7 +80,9 @@ def run_card(segment: CardSegment, values: Mapping[str, Array]) -> dict[str, Arr
     joined = [
         np.concatenate(part) if len(part) > 1 else part[0] for part in zip(*parts, strict=True)
     ]
-    return dict(zip(names, joined, strict=True))
+    found = dict(zip(names, joined, strict=True))
+    check_card(segment, values, found)
+    return found
 
 
 def run(compiled: CompiledModel, feeds: Mapping[str, Array]) -> dict[str, Array]:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from device.compiler import CardSegment, abi, compile_model
+from device.binding import abi
+from device.compiler import CardSegment, compile_model
 
 from .interpreter import HEADER, Program
 from .interpreter import abi as header
