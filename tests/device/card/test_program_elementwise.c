@@ -5,7 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { BYTES_MAX = 4096, BROADCASTS = 16, SEEDS = 6 };
+enum { BYTES_MAX = 4096, BROADCASTS = 16, SEEDS = 24 };
 
 struct outcome {
     uint8_t bytes[BYTES_MAX];
@@ -63,8 +63,10 @@ static void build_pair(struct pair *p, uint32_t broadcast, struct chance *chance
     builder_init(&p->b);
     const uint16_t in = builder_input(&p->b, TEPI_TYPE_U8, (uint32_t)p->volume);
     builder_output(&p->b, TEPI_TYPE_U8, (uint32_t)p->volume);
-    p->a = builder_arena(&p->b, p->out, round_up(p->out[3], chance_below(chance, 2)), 0, 0);
-    p->o = builder_arena(&p->b, p->out, round_up(p->out[3], chance_below(chance, 2)), 0, 0);
+    p->a = builder_arena(&p->b, p->out, round_up(p->out[3], chance_below(chance, 2)),
+                         (uint16_t)(chance_below(chance, 3) / 2), 0);
+    p->o = builder_arena(&p->b, p->out, round_up(p->out[3], chance_below(chance, 2)),
+                         (uint16_t)(chance_below(chance, 3) / 2), 0);
     builder_load(&p->b, in, p->a);
     if (chance_below(chance, 2)) {
         p->bb = builder_constant_image(&p->b, p->second, p->b_bytes);
@@ -160,7 +162,7 @@ CHECK_CASE(mul_equals_its_formula_for_every_broadcast)
 CHECK_CASE(table_substitutes_in_place_and_across)
 {
     struct chance chance = {.state = 79};
-    for (uint32_t i = 0; i < 40; i++) {
+    for (uint32_t i = 0; i < 200; i++) {
         struct pair p;
         uint8_t expected[BYTES_MAX], table[256];
         build_pair(&p, 0, &chance);
@@ -184,7 +186,7 @@ CHECK_CASE(softmax_runs_along_channels_of_each_pixel)
     float table[256];
     for (int i = 0; i < 256; i++)
         table[i] = expf((float)(i - 255) * 0.03f);
-    for (uint32_t i = 0; i < 40; i++) {
+    for (uint32_t i = 0; i < 200; i++) {
         struct pair p;
         uint8_t expected[BYTES_MAX];
         build_pair(&p, 0, &chance);

@@ -70,7 +70,23 @@ CHECK_CASE(extents_that_disagree)
             INSTRUCTION(2));
     REFUSED((i[SPECIMEN_CONV] = i[SPECIMEN_TABLE], i[2].a = SPECIMEN_A, t[SPECIMEN_B].w = 3),
             INSTRUCTION(2));
+    REFUSED((i[SPECIMEN_CONV] = i[SPECIMEN_TABLE], i[2].a = SPECIMEN_A, t[SPECIMEN_B].c = 7),
+            INSTRUCTION(2));
+    REFUSED((i[SPECIMEN_CONV] = i[SPECIMEN_TABLE], i[2].a = SPECIMEN_A, t[SPECIMEN_B].n = 2,
+             h->arena_bytes = 4096),
+            INSTRUCTION(2));
+    static const int windowed[] = {SPECIMEN_CONV, SPECIMEN_MAXPOOL, SPECIMEN_AVGPOOL,
+                                   SPECIMEN_RESIZE};
+    for (size_t k = 0; k < sizeof(windowed) / sizeof(windowed[0]); k++)
+        REFUSED((i[2] = i[windowed[k]], t[SPECIMEN_B].n = 2, h->arena_bytes = 4096),
+                INSTRUCTION(2));
     REFUSED(t[SPECIMEN_CONSTANT].c = 4, INSTRUCTION(SPECIMEN_ADD));
+    REFUSED(t[SPECIMEN_CONSTANT].n = 2, INSTRUCTION(SPECIMEN_ADD));
+    REFUSED((t[SPECIMEN_CONSTANT].h = 2, t[SPECIMEN_CONSTANT].stride_n = 16),
+            INSTRUCTION(SPECIMEN_ADD));
+    REFUSED((t[SPECIMEN_CONSTANT].w = 2, t[SPECIMEN_CONSTANT].stride_h = 16,
+             t[SPECIMEN_CONSTANT].stride_n = 16),
+            INSTRUCTION(SPECIMEN_ADD));
     REFUSED(i[SPECIMEN_MUL].b = (i[SPECIMEN_ADD].b = SPECIMEN_B, t[SPECIMEN_CONSTANT].c = 4, 4),
             INSTRUCTION(SPECIMEN_MUL));
     ACCEPTED(t[SPECIMEN_CONSTANT].c = 1);
@@ -186,7 +202,9 @@ CHECK_CASE(pool_windows_empty_or_out_of_range)
     POOL_REFUSED((p->kernel_h = 2, p->dilation_h = 6)); /* taps step over the image */
     POOL_REFUSED(p->pad_top = 3);                       /* the first window lies above the image */
     POOL_REFUSED(p->pad_left = 3);
-    POOL_REFUSED(p->pad_top = 1025);
+    /* Each window would hold a pixel, but finding that out takes too long. */
+    POOL_REFUSED((p->kernel_h = 1024, p->dilation_h = 2, p->pad_top = 1025));
+    POOL_REFUSED((p->kernel_w = 1024, p->dilation_w = 2, p->pad_left = 1025));
     POOL_REFUSED(p->pad_bottom = 1025);
     POOL_REFUSED(p->pad_right = 65535);
     POOL_REFUSED(p->count_include_pad = 2);
@@ -228,6 +246,8 @@ CHECK_CASE(map_indices_outside_their_tensors)
 {
     struct tepi_map_params *m;
     MAP_REFUSED(m->rank = 0);
+    MAP_REFUSED((m->rank = 0, memset(m->dims, 0, 24), memset(m->stride, 0, 24),
+                 memset(m->out_stride, 0, 24)));
     MAP_REFUSED(m->rank = 7);
     MAP_REFUSED(m->rank = 3);
     MAP_REFUSED(m->dims[3] = 0);
