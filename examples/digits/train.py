@@ -25,6 +25,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 from sklearn.datasets import load_digits
+from threadpoolctl import threadpool_limits
 
 from examples.digits.network import Network, shifted
 
@@ -49,7 +50,15 @@ def split(seed: int) -> tuple[Images, Labels, Images, Labels]:
 
 
 def fit(images: Images, labels: Labels, epochs: int, seed: int) -> Network:
-    """Adam with a cosine step size over images shifted by up to one pixel."""
+    """Adam with a cosine step size over images shifted by up to one pixel.
+
+    One BLAS thread, so that sums are taken in the same order on every machine.
+    """
+    with threadpool_limits(1):
+        return _fit(images, labels, epochs, seed)
+
+
+def _fit(images: Images, labels: Labels, epochs: int, seed: int) -> Network:
     random = np.random.default_rng(seed)
     network = Network(random)
     batch = 64
