@@ -38,7 +38,12 @@ def parse(text: str, source: str) -> tuple[config_pb2.ModelConfig, list[str]]:
             warnings.append(
                 f"{source} line {line}: unknown field '{unknown[2]}' of {unknown[1]} is ignored"
             )
-            text = _blank_field(text, _offset(text, line, column or 1))
+            shorter = _blank_field(text, _offset(text, line, column or 1))
+            if shorter is None:
+                raise ConfigError(
+                    f"{source}: line {line}: a bracket of '{unknown[2]}' is never closed"
+                ) from None
+            text = shorter
         else:
             return config, warnings
 
@@ -56,8 +61,11 @@ def _offset(text: str, line: int, column: int) -> int:
     return sum(len(before) + 1 for before in lines[: line - 1]) + column - 1
 
 
-def _blank_field(text: str, start: int) -> str:
-    """`text` with the field whose name stands at `start` made into blanks (lines are kept)."""
+def _blank_field(text: str, start: int) -> str | None:
+    """`text` with the field whose name stands at `start` made into blanks (lines are kept).
+
+    None where a bracket of the field is never closed.
+    """
     depth = 0
     end = start
     named = valued = False
@@ -86,4 +94,6 @@ def _blank_field(text: str, start: int) -> str:
                 break
             valued = True
         end = token.end()
+    if depth > 0:
+        return None
     return text[:start] + re.sub(r"[^\n]", " ", text[start:end]) + text[end:]

@@ -213,3 +213,8 @@ async def test_an_empty_repository_is_served_with_a_warning(
         await call("RepositoryModelLoad", model_name="scale")
         assert np.array_equal(arrays(await call.infer(request("scale", {"x": X})))["y"], 2 * X)
     assert "the model repository is empty" in caplog.text
+
+
+def test_a_repository_that_cannot_be_read_is_told() -> None:
+    with pytest.raises(RepositoryError, match="cannot be read: File name too long"):
+        model_folders(Path("/" + "x" * 300))
