@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from device.binding.program import Array, Frame, Program, Timings
 
 _NS = 1_000_000_000
+_cast = ffi.cast
 _COLLECT_MOST = 64
 _LOOK_S = 0.05
 _DEFAULT_S = 120.0
@@ -107,10 +108,8 @@ class Completions:
         deadline_s: float | None,
         loop: asyncio.AbstractEventLoop,
     ) -> _Pending | None:
-        from device.binding.program import Frame
-
         handle = program.handle()
-        frame = Frame(len(program.input_bytes) + len(program.output_bytes))
+        frame = program.frame()
         views = program.point(frame.ports, inputs, batch, outputs)
         deadline = 0 if deadline_s is None else max(1, int(deadline_s * _NS))
         limit = _DEFAULT_S if deadline_s is None else deadline_s + _GRACE_S
@@ -118,20 +117,21 @@ class Completions:
             result = lib.tepi_held_start(
                 handle, frame.ports, batch, deadline, frame.run, frame.failure
             )
-            if result == -errno.EAGAIN:
-                return None
-            if result:
-                raise outcome("running a program", result, frame.failure)
-            run = frame.run[0]
-            keep = (handle, views)
-            pending = _Pending(program, run, keep, loop, self._clock() + limit)
-            self._pending[int(ffi.cast("uintptr_t", run))] = pending
+            if result == 0:
+                run = frame.run[0]
+                pending = _Pending(program, run, (handle, views), loop, self._clock() + limit)
+                self._pending[int(_cast("uintptr_t", run))] = pending
+        program.frames.append(frame)
+        if result == -errno.EAGAIN:
+            return None
+        if result:
+            raise outcome("running a program", result, frame.failure)
         return pending
 
     def _abort(self, pending: _Pending) -> None:
         with self._lock:
             pending.discard = True
-            if int(ffi.cast("uintptr_t", pending.run)) in self._pending and not pending.aborted:
+            if int(_cast("uintptr_t", pending.run)) in self._pending and not pending.aborted:
                 pending.aborted = True
                 lib.tepi_held_abort(pending.run)
 
@@ -155,7 +155,7 @@ class Completions:
                     return total
 
     def _end(self, ended: CData, frame: Frame) -> None:
-        pending = self._pending.pop(int(ffi.cast("uintptr_t", ended.run)))
+        pending = self._pending.pop(int(_cast("uintptr_t", ended.run)))
         result = lib.tepi_held_end(
             ffi.addressof(ended), pending.discard, frame.timings, frame.failure
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from struct import Struct
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -24,6 +25,8 @@ _BATCH_MAX = 2**32 - 1
 _BYTES = ffi.typeof("char[]")
 _from_buffer = ffi.from_buffer
 _run = lib.tepi_held_run
+_unpack_timings = Struct("=5Q").unpack
+assert ffi.sizeof("struct tepi_timings") == 40
 
 
 class Timings(NamedTuple):
@@ -43,18 +46,18 @@ class Timings(NamedTuple):
 class Frame:
     """The C structures of one call, kept for the next one."""
 
-    __slots__ = ("failure", "ports", "run", "timings")
+    __slots__ = ("_timing_words", "failure", "ports", "run", "timings")
 
     def __init__(self, ports: int) -> None:
         self.ports = ffi.new("void *[]", max(ports, 1))
         self.timings = ffi.new("struct tepi_timings *")
+        self._timing_words = ffi.buffer(self.timings)
         self.failure = ffi.new("struct tepi_failure *")
         self.run = ffi.new("struct tepi_run **")
 
     def read_timings(self) -> Timings:
         """The timings that C left here."""
-        t = self.timings
-        return Timings(t.queue_ns, t.copy_in_ns, t.compute_ns, t.copy_out_ns, t.host_ns)
+        return Timings._make(_unpack_timings(self._timing_words))
 
 
 class Program:
@@ -74,7 +77,8 @@ class Program:
         sizes = tuple(lib.tepi_held_port_bytes(handle, port) for port in range(count))
         self.input_bytes: tuple[int, ...] = sizes[:inputs]
         self.output_bytes: tuple[int, ...] = sizes[inputs:]
-        self._frames: list[Frame] = []
+        self._item_bytes = list(sizes)
+        self.frames: list[Frame] = []
 
     def __enter__(self) -> Self:
         return self
@@ -129,10 +133,7 @@ class Program:
         ValueError where the arrays do not fit the program.
         """
         handle = self._handle or self.handle()
-        try:
-            frame = self._frames.pop()
-        except IndexError:
-            frame = Frame(len(self.input_bytes) + len(self.output_bytes))
+        frame = self.frame()
         # The views keep the arrays' memory in place until C is done with it.
         views = self.point(frame.ports, inputs, batch, outputs)
         deadline = 0 if deadline_s is None else max(1, int(deadline_s * _NS))
@@ -141,7 +142,7 @@ class Program:
         if result:
             raise outcome("running a program", result, frame.failure)
         timings = frame.read_timings()
-        self._frames.append(frame)
+        self.frames.append(frame)
         return timings
 
     async def run_async(
@@ -164,44 +165,52 @@ class Program:
             raise ValueError("the program is closed; load it again with Card.load_program")
         return handle
 
+    def frame(self) -> Frame:
+        """A frame of this program's size; the caller puts it back into `frames`."""
+        try:
+            return self.frames.pop()
+        except IndexError:
+            return Frame(len(self._item_bytes))
+
     def point(
         self, ports: CData, inputs: Sequence[Array], batch: int, outputs: Sequence[Array]
     ) -> list[CData]:
         """Writes the arrays' addresses into `ports`; the views returned keep them valid."""
-        if not 0 < batch <= _BATCH_MAX:
-            raise ValueError(f"batch must be 1 to {_BATCH_MAX}, got {batch}")
-        if len(inputs) != len(self.input_bytes) or len(outputs) != len(self.output_bytes):
+        try:
+            views = [*map(_from_buffer, inputs)]
+            for output in outputs:
+                views.append(_from_buffer(_BYTES, output, True))
+        except (BufferError, TypeError, ValueError) as error:
             raise ValueError(
+                f"an input or output of the program: {error}; "
+                "pass C-contiguous arrays, writable for outputs"
+            ) from None
+        wanted = self._item_bytes
+        if batch != 1:
+            if not 0 < batch <= _BATCH_MAX:
+                raise ValueError(f"batch must be 1 to {_BATCH_MAX}, got {batch}")
+            wanted = [size * batch for size in wanted]
+        if [*map(len, views)] != wanted or len(inputs) != len(self.input_bytes):
+            raise self._misfit(inputs, outputs, wanted)
+        ports[0 : len(wanted)] = views
+        return views
+
+    def _misfit(
+        self, inputs: Sequence[Array], outputs: Sequence[Array], wanted: list[int]
+    ) -> ValueError:
+        if len(inputs) != len(self.input_bytes) or len(outputs) != len(self.output_bytes):
+            return ValueError(
                 f"the program has {len(self.input_bytes)} inputs and {len(self.output_bytes)} "
                 f"outputs, got {len(inputs)} and {len(outputs)} arrays"
             )
-        views = []
-        at = 0
-        try:
-            for array, size in zip(inputs, self.input_bytes, strict=True):
-                if array.nbytes != size * batch:
-                    raise self._misfit("input", at, array, size * batch)
-                view = _from_buffer(array)
-                ports[at] = view
-                views.append(view)
-                at += 1
-            for array, size in zip(outputs, self.output_bytes, strict=True):
-                if array.nbytes != size * batch:
-                    raise self._misfit("output", at - len(inputs), array, size * batch)
-                view = _from_buffer(_BYTES, array, True)
-                ports[at] = view
-                views.append(view)
-                at += 1
-        except (BufferError, TypeError) as error:
-            raise ValueError(
-                f"array {at} of the program's inputs and outputs: {error}; "
-                "pass C-contiguous arrays, writable for outputs"
-            ) from None
-        return views
-
-    @staticmethod
-    def _misfit(kind: str, index: int, array: Array, wanted: int) -> ValueError:
+        names = [f"input {i}" for i in range(len(inputs))]
+        names += [f"output {i}" for i in range(len(outputs))]
+        name, array, size = next(
+            row
+            for row in zip(names, (*inputs, *outputs), wanted, strict=True)
+            if row[1].nbytes != row[2]
+        )
         return ValueError(
-            f"{kind} {index} of the program takes {wanted} bytes, got {array.nbytes} "
+            f"{name} of the program takes {size} bytes, got {array.nbytes} "
             f"({array.dtype} {list(array.shape)})"
         )
