@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from enum import StrEnum
@@ -20,6 +21,7 @@ T = TypeVar("T")
 
 _FIRST_DELAY = 0.1  # seconds before the first try to get a lost card back; doubled each time
 _LAST_DELAY = 30.0
+_STEADY = 60.0  # seconds that a card must have stayed for its next loss to count as the first
 WATCH_INTERVAL = 1.0  # seconds between looks at a card that no request uses
 
 
@@ -44,12 +46,19 @@ TRANSITIONS: dict[CardState, frozenset[CardState]] = {
 class Clock(Protocol):
     """Time, passed in so that tests need not wait."""
 
+    def now(self) -> float:
+        """Seconds since any moment, never going back."""
+
     async def sleep(self, seconds: float) -> None:
         """Return after `seconds`."""
 
 
 class LoopClock:
     """The event loop's own time."""
+
+    def now(self) -> float:
+        """See Clock.now."""
+        return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
         """See Clock.sleep."""
@@ -78,6 +87,8 @@ class CardLink:
         self._card: CardLike | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._revival: asyncio.Task[None] | None = None
+        self._delay = _FIRST_DELAY
+        self._returned = clock.now()
         self._turn = asyncio.Lock()
         self._on_loss: Callable[[OffCard], None] = lambda _why: None
         self._on_return: Callable[[], Awaitable[None]] = _nothing
@@ -168,6 +179,9 @@ class CardLink:
         self.losses += 1
         self._enter(CardState.LOST)
         self.absent = why
+        # A card that is lost again and again, say to a program that hangs it, is sought less often.
+        if self._clock.now() - self._returned >= _STEADY:
+            self._delay = _FIRST_DELAY
         self._on_loss(why)
         log.event(logging.ERROR, "card lost", bus=self.bus, reason=why.detail)
         self._seek()
@@ -181,17 +195,18 @@ class CardLink:
             self._revival = None
 
     async def _seek_forever(self) -> None:
-        delay = _FIRST_DELAY
         while True:
-            await self._clock.sleep(delay)
-            delay = min(delay * 2, _LAST_DELAY)
+            await self._clock.sleep(self._delay)
+            self._delay = min(self._delay * 2, _LAST_DELAY)
             async with self._turn:
                 if self.state is not CardState.LOST:
                     return
                 try:
                     await self._revive()
                 except CardError as error:
-                    log.info("card is still away", bus=self.bus, reason=error, next_try_s=delay)
+                    log.info(
+                        "card is still away", bus=self.bus, reason=error, next_try_s=self._delay
+                    )
                 else:
                     return
 
@@ -211,6 +226,7 @@ class CardLink:
             self._card = await self._call(self._open_card)
         self._enter(CardState.ATTACHED)
         self.returns += 1
+        self._returned = self._clock.now()
         log.info("card is back", bus=self.bus)
         await self._on_return()
 

@@ -19,6 +19,7 @@ from wire import inference_pb2 as pb
 
 _FRAMES_KEPT = 64
 _HEAD_LIMIT = 4096  # bytes before the data; a longer head is not worth comparing
+_KEY_BYTES = 16  # of the model's name and first tensor: tells most kinds of equal length apart
 _RAW_TAG = b"\x3a"  # field 7, length-delimited
 
 
@@ -70,14 +71,14 @@ class Frame:
 
 
 class Frames:
-    """The kinds of request seen lately, by their length."""
+    """The kinds of request seen lately, by their length and first bytes."""
 
     def __init__(self) -> None:
-        self._known: dict[int, Frame] = {}
+        self._known: dict[tuple[int, bytes], Frame] = {}
 
     def get(self, data: bytes) -> Frame | None:
         """The frame that `data` may be one of; its `feeds` decides."""
-        return self._known.get(len(data))
+        return self._known.get((len(data), data[:_KEY_BYTES]))
 
     def forget(self) -> None:
         """A model came or went: names may stand for something else."""
@@ -102,8 +103,10 @@ class Frames:
                 return
             pieces.append(Piece(tensor.name, array.dtype, array.shape, joint, begin, end))
             end = begin - len(joint)
-        if not pieces or end > _HEAD_LIMIT:
+        if not pieces or not _KEY_BYTES <= end <= _HEAD_LIMIT:
             return
         if len(self._known) >= _FRAMES_KEPT:
             self._known.clear()
-        self._known[len(data)] = Frame(data[:end], tuple(reversed(pieces)), asked)
+        self._known[len(data), data[:_KEY_BYTES]] = Frame(
+            data[:end], tuple(reversed(pieces)), asked
+        )

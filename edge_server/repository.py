@@ -155,6 +155,9 @@ class Repository:
             except RequestError as error:
                 failed += 1
                 log.warning("model not loaded", model=name, reason=error.message)
+            except Exception:
+                failed += 1
+                defect(f"load {name}")
         return failed
 
     async def load(self, name: str, override: Override) -> None:
@@ -174,6 +177,7 @@ class Repository:
                 await self._load_versions(model, folder, override)
             finally:
                 await self._clean(model)
+                self._announce(name)
 
     async def _load_versions(
         self,

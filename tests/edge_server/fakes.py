@@ -86,9 +86,9 @@ class FakeSession:
             bench.most_running = max(bench.most_running, bench.running)
             bench.runs += 1
         try:
-            if bench.hold is not None:
+            if (hold := bench.hold) is not None:
                 bench.started.release()
-                assert bench.hold.wait(20), "nobody let the run go on"
+                assert hold.wait(20), "nobody let the run go on"
             if bench.run_errors:
                 raise bench.run_errors.pop(0)
             if not self._card.alive or self.generation != self._card.attached:
@@ -109,7 +109,11 @@ class FakeClock:
 
     def __init__(self) -> None:
         self.searches: list[float] = []
+        self.time = 1000.0
         self._waiting: list[tuple[float, asyncio.Future[None]]] = []
+
+    def now(self) -> float:
+        return self.time
 
     async def sleep(self, seconds: float) -> None:
         if seconds != WATCH_INTERVAL:

@@ -265,3 +265,71 @@ async def test_attach_that_fails_says_so(repository: Path, bench: Bench) -> None
         bench.open_error = None
         assert (await call("Attach")).state == 2
         assert await device(call) == ("card", "")
+
+
+async def test_a_card_that_is_lost_again_and_again_is_sought_less_often(
+    repository: Path, bench: Bench
+) -> None:
+    async with running(repository, bench.parts(), card="inproc") as (server, call):
+        searches = bench.clock.searches
+
+        async def lose_and_find() -> None:
+            before = len(searches)
+            bench.run_errors = [fault(CardTimeout, 7)]
+            assert await device(call) == ("onnxruntime", "card_timeout")
+            await until(lambda: len(searches) > before)
+            bench.clock.wake(0.05, 0.9)
+            await until(lambda: server.repository.find("must", "").ready)
+
+        for _ in range(3):
+            await lose_and_find()
+        assert searches == pytest.approx([0.1, 0.2, 0.4])
+        bench.clock.time += 60
+        await lose_and_find()
+        assert searches[3:] == pytest.approx([0.1])
+
+
+async def test_a_late_error_of_the_card_before_does_not_lose_the_one_now(
+    repository: Path, bench: Bench
+) -> None:
+    bench.hold = threading.Event()
+    bench.hold.set()
+    config = POLICY % "prefer" + "instance_group [ { count: 2 } ]"
+    models.put(repository, "scale", models.scale(2), config)
+    async with running(
+        repository, bench.parts(), card="inproc", card_control=True, inline_limit_us=0
+    ) as (server, call):
+        while bench.started.acquire(blocking=False):
+            pass
+        bench.hold.clear()
+        late = asyncio.create_task(device(call))
+        await bench.until_started()
+        held, bench.hold = bench.hold, None
+        await call("Detach")
+        await call("Attach")
+        held.set()
+        assert await late == ("onnxruntime", "card_gone")
+        assert server.link.state is CardState.ATTACHED
+        assert (server.link.losses, server.link.returns) == (1, 1)
+        assert await device(call) == ("card", "")
+
+
+async def test_stopping_finishes_requests_under_way(repository: Path, bench: Bench) -> None:
+    bench.hold = threading.Event()
+    bench.hold.set()
+    async with running(repository, bench.parts(), card="inproc", inline_limit_us=0) as (
+        server,
+        call,
+    ):
+        while bench.started.acquire(blocking=False):
+            pass
+        bench.hold.clear()
+        under_way = [asyncio.create_task(device(call)) for _ in range(3)]
+        await bench.until_started()
+        await until(lambda: server.repository.find("scale", "").gate.waiting == 2)
+        stopping = asyncio.create_task(server.stop())
+        await until(lambda: not server.phase.ready)
+        bench.hold.set()
+        assert await asyncio.gather(*under_way) == [("card", "")] * 3
+        await stopping
+    assert bench.card.closed and all(session.closed for session in bench.sessions)

@@ -139,12 +139,17 @@ async def test_health_tells_server_service_and_models(repository: Path) -> None:
             response_deserializer=health_pb2.HealthCheckResponse.FromString,
         )
         serving = health_pb2.HealthCheckResponse.SERVING
+        models.put(repository, "bad", b"broken")
         for name in ("", "inference.GRPCInferenceService", "add"):
             answer = await check(health_pb2.HealthCheckRequest(service=name))
             assert answer.status == serving, name
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await check(health_pb2.HealthCheckRequest(service="nope"))
         assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+        with pytest.raises(Refused):
+            await call("RepositoryModelLoad", model_name="bad")
+        answer = await check(health_pb2.HealthCheckRequest(service="bad"))
+        assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
         await server.repository.unload("add")
         answer = await check(health_pb2.HealthCheckRequest(service="add"))
         assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
