@@ -254,6 +254,11 @@ bool tepi_controller_alive(struct tepi_controller *controller)
                atomic_load(&controller->generation);
 }
 
+uint32_t tepi_controller_fault(const struct tepi_controller *controller)
+{
+    return atomic_load_explicit(&controller->fault, memory_order_acquire);
+}
+
 uint32_t tepi_controller_epoch(const struct tepi_controller *controller)
 {
     return atomic_load_explicit(&controller->epoch, memory_order_acquire);

@@ -48,6 +48,8 @@ void tepi_controller_close(struct tepi_controller *controller);
 int tepi_controller_reset(struct tepi_controller *controller, struct tepi_failure *failure);
 /* True while the card answers and takes commands. Reads the card. */
 bool tepi_controller_alive(struct tepi_controller *controller);
+/* Why the card takes no commands, an enum tepi_fault; 0 as far as the host knows. */
+uint32_t tepi_controller_fault(const struct tepi_controller *controller);
 /* Counts bring-ups, from 1. */
 uint32_t tepi_controller_epoch(const struct tepi_controller *controller);
 /* The card's registers now; 0 or -ENODEV. */

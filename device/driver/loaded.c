@@ -105,7 +105,8 @@ int tepi_loaded_reload(struct tepi_loaded *loaded, const void *image, uint64_t b
     tepi_fail(failure, TEPI_FAULT_OK, 0);
     int result = 0;
     pthread_mutex_lock(&loaded->load_lock);
-    if (tepi_loaded_epoch(loaded) != tepi_controller_epoch(loaded->controller)) {
+    if (tepi_loaded_epoch(loaded) != tepi_controller_epoch(loaded->controller) ||
+        tepi_controller_fault(loaded->controller)) {
         result = load(loaded, image, bytes, failure);
     }
     pthread_mutex_unlock(&loaded->load_lock);
