@@ -63,23 +63,41 @@ def _recentered(values: Array, zero: Array, axis: int) -> Array:
     return wide.astype(np.int8)
 
 
-def bias_of(producer: Node | None, name: str, graph: Graph, channels: int) -> Array:
-    """The int32 bias as int64 [channels]; `name` "" is none."""
+def bias_of(producer: Node | None, name: str, graph: Graph, channels: int, scale: Array) -> Array:
+    """The bias as int64 [channels] in steps of `scale` (float32 [1] or [channels]); `name` "" is
+    none. A float bias is rounded to such steps, as onnxruntime does when it optimizes a model."""
     if not name:
         return np.zeros(channels, np.int64)
-    if producer is None or producer.op != "DequantizeLinear":
-        raise Unplaced("its bias is not quantized to int32")
-    values = graph.constants.get(producer.inputs[0])
-    if values is None or values.dtype != np.int32:
-        raise Unplaced("its bias is not an int32 constant")
-    zero = graph.constants.get(producer.inputs[2]) if producer.input(2) else None
-    if zero is not None and zero.any():
-        raise Unplaced("its bias has a zero point")
+    if name in graph.constants:
+        values = _rounded_bias(graph.constants.get(name), scale)
+    elif producer is None or producer.op != "DequantizeLinear":
+        raise Unplaced("its bias is neither constant nor quantized to int32")
+    else:
+        values = _quantized_bias(producer, graph)
     if values.size != channels:
         if values.size != 1:
             raise Unplaced(f"its bias has {values.size} values for {channels} channels")
         values = np.broadcast_to(values.reshape(-1), (channels,))
     return values.reshape(-1).astype(np.int64)
+
+
+def _rounded_bias(values: Array | None, scale: Array) -> Array:
+    if values is None or values.dtype != np.float32:
+        raise Unplaced("its bias is neither float32 nor quantized to int32")
+    steps = np.rint(values.reshape(-1) / scale)
+    if not (np.abs(steps) < ACCUMULATOR).all():
+        raise Unplaced("its bias does not fit 32 bits at the scale of its products")
+    return steps.astype(np.int32)
+
+
+def _quantized_bias(dequantizer: Node, graph: Graph) -> Array:
+    values = graph.constants.get(dequantizer.inputs[0])
+    if values is None or values.dtype != np.int32:
+        raise Unplaced("its bias is not an int32 constant")
+    zero = graph.constants.get(dequantizer.inputs[2]) if dequantizer.input(2) else None
+    if zero is not None and zero.any():
+        raise Unplaced("its bias has a zero point")
+    return values
 
 
 def _check_bias_scale(dequantizer: Node | None, graph: Graph, expected: Array) -> None:
@@ -147,7 +165,8 @@ def convolution(
     if groups < 1 or channels % groups or values.shape[1] * groups != shape[1]:
         raise Unplaced("its groups do not divide its channels")
     window = window_of(node, shape[2:], out[2:], taps)
-    bias = bias_of(producer(node.input(2)), node.input(2), graph, channels)
+    steps = np.float32(x.scale) * weights.scale
+    bias = bias_of(producer(node.input(2)), node.input(2), graph, channels, steps)
     kernel = np.ascontiguousarray(values.transpose(0, 2, 3, 1))
     return _finished(kernel, bias, weights.scale, x, y, window, groups, clamp, matrix=False)
 
@@ -181,20 +200,34 @@ def gemm(
         if math.prod(shape[:-1]) != 1:
             raise Unplaced("its C is a matrix, not a bias")
     scaled = Weights(values, alpha * weights.scale)
-    bias = bias_of(producer(node.input(2)), node.input(2), graph, values.shape[0])
+    steps = np.float32(x.scale) * scaled.scale
+    bias = bias_of(producer(node.input(2)), node.input(2), graph, values.shape[0], steps)
     if node.input(2) and alpha != 1:
-        _check_bias_scale(producer(node.inputs[2]), graph, np.float32(x.scale) * scaled.scale)
+        _check_bias_scale(producer(node.inputs[2]), graph, steps)
     return _matrix(scaled, bias, x, y, clamp)
 
 
 def matmul(
-    node: Node, graph: Graph, producer: Producer, x: Quantization, y: Quantization, clamp: Clamp
+    node: Node,
+    graph: Graph,
+    producer: Producer,
+    x: Quantization,
+    y: Quantization,
+    clamp: Clamp,
+    bias: str = "",
 ) -> Convolution:
+    """`bias` names what an Add behind the MatMul adds to each row."""
     shape = graph.shape(node.inputs[1])
     if shape is None or len(shape) != 2:
         raise Unplaced("its second operand is not a constant matrix")
     if len(graph.shape(node.inputs[0]) or ()) < 2:
         raise Unplaced("its first operand is a vector")
     weights = weights_of(producer(node.inputs[1]), graph, axis=1)
-    matrix = Weights(weights.values.T, weights.scale)
-    return _matrix(matrix, np.zeros(shape[1], np.int64), x, y, clamp)
+    steps = np.float32(x.scale) * weights.scale
+    added = bias_of(producer(bias), bias, graph, shape[1], steps)
+    if bias:
+        if math.prod((graph.shape(bias) or (0,))[:-1]) != 1:
+            raise Unplaced("what is added to it is no row")
+        if bias not in graph.constants:
+            _check_bias_scale(producer(bias), graph, steps)
+    return _matrix(Weights(weights.values.T, weights.scale), added, x, y, clamp)

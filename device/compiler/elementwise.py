@@ -100,9 +100,12 @@ def _window(node: Node, graph: Graph) -> Window:
     out = _image(graph.shape(node.output))[2:]
     kernel = tuple(int(v) for v in node.attributes.get("kernel_shape", ()))
     window = window_of(node, size, out, kernel)
-    spans = zip(window.kernel, window.dilation, window.padding[:2], window.padding[2:], strict=True)
-    if any(max(before, after) > (k - 1) * d for k, d, before, after in spans):
-        raise Unplaced("its padding is larger than its window")
+    lead = (1,) * (4 - len(size) - 2)
+    for axis, (extent, count) in enumerate(zip((*lead, *size), (*lead, *out), strict=True)):
+        starts = np.arange(count) * window.stride[axis] - window.padding[axis]
+        taps = starts[:, None] + np.arange(window.kernel[axis]) * window.dilation[axis]
+        if not ((taps >= 0) & (taps < extent)).any(axis=1).all():
+            raise Unplaced("a window of it lies wholly in the padding")
     return window
 
 

@@ -142,9 +142,10 @@ def numpy_dtype(elem_type: int) -> np.dtype[Any]:
 def proto_of(node: Node, proto: onnx.ModelProto) -> onnx.NodeProto:
     """The node as the model holds it, or anew where the compiler made or changed it."""
     original = proto.graph.node[node.index]
-    if original.op_type == node.op and tuple(original.input) == node.inputs:
-        return original
     attributes = {k: v for k, v in node.attributes.items() if not k.startswith("_")}
+    plain = len(attributes) == len(node.attributes)
+    if plain and original.op_type == node.op and tuple(original.input) == node.inputs:
+        return original
     return onnx.helper.make_node(
         node.op, node.inputs, node.outputs, node.name or None, domain=node.domain, **attributes
     )

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chooses how each quantized tensor is laid out, and how much halo convolutions want around it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from device.compiler.graph import Shape
 from device.compiler.images import Halo, Layout
@@ -10,11 +11,10 @@ from device.compiler.units import (
     AveragePool,
     Concat,
     Convolution,
-    Dequantize,
     MaxPool,
     Multiply,
     Pad,
-    Quantize,
+    Reshape,
     Resize,
     Softmax,
     Table,
@@ -40,7 +40,7 @@ class Groups:
         self._parent[self.root(a)] = self.root(b)
 
 
-def choose(units: Sequence[Unit], shapes: dict[str, Shape]) -> dict[str, Layout]:
+def choose(units: Sequence[Unit], shapes: Mapping[str, Shape]) -> dict[str, Layout]:
     """PIXELS for tensors tied to a convolution, pool or resize, ROWS for all others."""
     groups = Groups()
     pixels: list[str] = []
@@ -85,6 +85,39 @@ def halos(units: Sequence[Unit]) -> dict[str, tuple[int, Halo]]:
     return found
 
 
-def edges(unit: Unit) -> bool:
-    """Whether the unit only crosses the segment's edge."""
-    return isinstance(unit.work, Quantize | Dequantize)
+@dataclass(frozen=True)
+class Slice:
+    """A tensor that is written straight into channels of a Concat's result, from `start` on."""
+
+    parent: str
+    start: int
+
+
+def slices(
+    units: Sequence[Unit], shapes: Mapping[str, Shape], homes: Mapping[str, Layout]
+) -> dict[str, Slice]:
+    """Inputs of concatenations along channels that their producers can write in place. One with
+    a halo of its own, or that shares the bytes of another tensor, is copied instead."""
+    producers = {unit.output: unit for unit in units}
+    bordered = halos(units)
+    found: dict[str, Slice] = {}
+    for unit in units:
+        if not isinstance(unit.work, Concat):
+            continue
+        home = homes[unit.output]
+        channels = 1 if home is Layout.PIXELS else len(unit.shape) - 1
+        start = 0
+        for name in unit.inputs:
+            producer = producers.get(name)
+            if (
+                unit.work.axis == channels
+                and producer is not None
+                and not isinstance(producer.work, Reshape | Pad)
+                and homes[name] is home
+                and unit.inputs.count(name) == 1
+                and name not in bordered
+                and name not in found
+            ):
+                found[name] = Slice(unit.output, start)
+            start += shapes[name][unit.work.axis]
+    return found

@@ -45,8 +45,9 @@ class Lowering:
         """`shapes` of every tensor that the units name; `constants` as bytes on the card."""
         self.shapes = shapes
         self._constants = constants
-        self._homes = layout.choose(segment, dict(shapes))
+        self._homes = layout.choose(segment, shapes)
         self._halos = layout.halos(segment)
+        self._slices = layout.slices(segment, shapes, self._homes)
         self._held: dict[tuple[str, Layout], Held] = {}
         self.instructions: list[Instruction] = []
         self.inputs: list[Buffer] = []
@@ -99,6 +100,8 @@ class Lowering:
     def allocate(self, name: str, kind: Layout | None = None, fill: bool = True) -> Held:
         """Room for a tensor in the arena, in its home layout unless told, with its halo filled."""
         kind = kind or self.home(name)
+        if name in self._slices and kind is self.home(name):
+            return self._slice(name, kind)
         zero, halo = self._halos.get(name, (0, NO_HALO))
         if kind is not Layout.PIXELS:
             halo = NO_HALO
@@ -107,6 +110,28 @@ class Lowering:
         if fill:
             self.fill_halo(held.image, zero)
         return held
+
+    def _slice(self, name: str, kind: Layout) -> Held:
+        """Channels of the result that the tensor is a part of."""
+        part = self._slices[name]
+        parent = self._held.get((part.parent, kind)) or self.allocate(part.parent, kind)
+        shape = self.shapes[name]
+        channels = shape[1 if kind is Layout.PIXELS else -1]
+        image = dataclasses.replace(
+            parent.image, c=channels, offset=parent.image.offset + part.start, halo=NO_HALO
+        )
+        held = Held(shape, kind, image, strides_of(image, shape, kind))
+        self.hold(name, held)
+        return held
+
+    def find(self, name: str) -> Held | None:
+        """The tensor in its home layout, where there is room for it already."""
+        return self._held.get((name, self.home(name)))
+
+    def in_place(self, name: str, parent: str) -> bool:
+        """Whether the tensor was written into the result of this concatenation."""
+        part = self._slices.get(name)
+        return part is not None and part.parent == parent
 
     def fill_halo(self, image: Image, zero: int) -> None:
         if any(image.halo):

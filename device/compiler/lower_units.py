@@ -306,12 +306,13 @@ def _transpose(unit: Unit, lowering: Lowering, table: Array | None) -> None:
 def _concat(unit: Unit, lowering: Lowering, table: Array | None) -> None:
     work = unit.work
     assert isinstance(work, units.Concat)
-    target = lowering.allocate(unit.output)
+    target = lowering.find(unit.output) or lowering.allocate(unit.output)
     start = 0
     for name in unit.inputs:
         source = lowering.get(name)
-        at = start * target.strides[work.axis]
-        lowering.map(source.shape, source, source.strides, target, target.strides, out_start=at)
+        if not lowering.in_place(name, unit.output):
+            at = start * target.strides[work.axis]
+            lowering.map(source.shape, source, source.strides, target, target.strides, out_start=at)
         start += source.shape[work.axis]
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import onnx
 from onnx import checker, shape_inference
 
+from device.compiler.ceiling import settle_ceilings
 from device.compiler.expand import expand
 from device.compiler.fold import fold
 from device.compiler.graph import Constants, Graph, Node, Shape, numpy_dtype, proto_of
@@ -184,7 +185,8 @@ def build_graph(proto: onnx.ModelProto, shapes: Mapping[str, Shape], name: str) 
     expand(graph)
     while True:
         _infer(graph, proto, shapes, name)
-        if not fold(graph, proto):
+        again = settle_ceilings(graph)
+        if not (fold(graph, proto) or again):
             return graph
 
 

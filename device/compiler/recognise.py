@@ -121,6 +121,9 @@ class Recogniser:
             return None
         if core.op == "DequantizeLinear":
             return self._table(node, value, out)
+        product = self._biased_product(core)
+        if product is not None:
+            return self._product(product, core, (node, *clamps, core, product), out, clamp)
         members = (node, *clamps, core)
         if core.op in CORES and not core.domain and self._quantized(core):
             return self._core(core, node, members, out, clamp)
@@ -157,6 +160,25 @@ class Recogniser:
         if node is None or found is None:
             raise Unplaced("an operand is not quantized with one scale to 8 bits")
         return node, found
+
+    def _biased_product(self, core: Node) -> Node | None:
+        """The MatMul whose rows this Add adds a constant to."""
+        if core.op != "Add" or core.domain:
+            return None
+        found = [self._producers.get(name) for name in core.inputs]
+        products = [p for p in found if p is not None and p.op == "MatMul" and not p.domain]
+        return products[0] if len(products) == 1 else None
+
+    def _product(
+        self, product: Node, add: Node, members: Sequence[Node], out: Quantization, clamp: Clamp
+    ) -> Unit:
+        (bias,) = (name for name in add.inputs if name != product.output)
+        first, x = self._operand(product.inputs[0])
+        work = convolution.matmul(product, self._graph, self._producers.get, x, out, clamp, bias)
+        names = (*product.inputs, bias)
+        dequantizers = [n for n in map(self._dequantizer, names) if n is not None]
+        output = members[0].output
+        return self._made(work, product, members, first.inputs[:1], output, out, dequantizers)
 
     def _core(
         self,

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Segments ready to run: card programs from Units, onnxruntime models from the model's nodes."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -12,7 +13,7 @@ from device.compiler.graph import FLOAT, INT8, Graph, Shape, numpy_dtype
 from device.compiler.lower import Lowering
 from device.compiler.lower_units import lower_unit
 from device.compiler.plan import Array, CardSegment, HostSegment, Port
-from device.compiler.units import Add, Convolution, Multiply, Table, Unit
+from device.compiler.units import Add, Convolution, Multiply, Reshape, Table, Unit
 
 
 def card_segment(
@@ -23,6 +24,7 @@ def card_segment(
     batchable: bool,
 ) -> CardSegment:
     """The program of units in running order. Raises Unplaced where the card has no room for it."""
+    segment = _without_copies(segment, graph, outputs)
     lowering = Lowering(segment, _shapes(segment, graph), _constants(segment, graph))
     for name in inputs:
         lowering.add_input(name, _kind(graph, name))
@@ -45,6 +47,22 @@ def card_segment(
         tuple(_port(graph, name) for name in outputs),
         batchable,
     )
+
+
+def _without_copies(segment: Sequence[Unit], graph: Graph, outputs: Sequence[str]) -> list[Unit]:
+    """The units without those that only give a tensor a second name."""
+    names: dict[str, str] = {}
+    kept: list[Unit] = []
+    for unit in segment:
+        if any(name in names for name in unit.inputs):
+            inputs = tuple(names.get(name, name) for name in unit.inputs)
+            unit = dataclasses.replace(unit, inputs=inputs)
+        same = isinstance(unit.work, Reshape) and graph.shape(unit.inputs[0]) == unit.shape
+        if same and unit.output not in outputs:
+            names[unit.output] = unit.inputs[0]
+        else:
+            kept.append(unit)
+    return kept
 
 
 def _kind(graph: Graph, name: str) -> Literal["u8", "i8", "f32"]:
@@ -100,16 +118,8 @@ def _fused_tables(segment: Sequence[Unit], outputs: Sequence[str]) -> dict[Unit,
 
 
 def _ending_in(unit: Unit, table: Unit) -> Unit:
-    return Unit(
-        unit.work,
-        unit.node,
-        (*unit.members, *table.members),
-        unit.inputs,
-        table.output,
-        unit.shape,
-        unit.quantization,
-        unit.dequantizers,
-    )
+    members = (*unit.members, *table.members)
+    return dataclasses.replace(unit, members=members, output=table.output)
 
 
 def host_segment(

@@ -20,7 +20,7 @@ __all__ = ["compile_model", "difference", "off_card", "reference", "run", "sessi
 def session(model: bytes, level: Any = None) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     if level is not None:
         options.graph_optimization_level = level
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

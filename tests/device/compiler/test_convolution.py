@@ -188,6 +188,27 @@ def test_weights_quantized_when_compiled() -> None:
     check(b)
 
 
+@KINDS
+@CHANNELS
+@pytest.mark.parametrize("op", ["Conv", "Gemm", "MatMul", "MatMul3"])
+def test_float_bias(kind: str, channels: bool, op: str) -> None:
+    """onnxruntime rounds it to int32 where it optimizes the model."""
+    b = Builder(kind)
+    bias = b.const("b", b.rng.normal(0, 2, 7).astype(np.float32))
+    if op == "Conv":
+        inputs = [b.dequantized("x", (1, 6, 5, 5)), b.weights("w", (7, 6, 3, 3), channels), bias]
+        value = b.node("Conv", inputs, "value")
+    elif op == "Gemm":
+        inputs = [b.dequantized("x", (3, 20)), b.weights("w", (20, 7), channels, 1), bias]
+        value = b.node("Gemm", inputs, "value")
+    else:
+        shape = (2, 3, 20) if op == "MatMul3" else (3, 20)
+        inputs = [b.dequantized("x", shape), b.weights("w", (20, 7), channels, 1)]
+        value = b.node("Add", [bias, b.node("MatMul", inputs, "product")], "value")
+    b.quantized(value, "y", 0.3)
+    check(b, worst=1 if kind == "s8" else 0)
+
+
 def refused(b: Builder) -> str:
     compiled = compile_model(b.model())
     rows = {row.op: row for row in compiled.placement}

@@ -179,6 +179,29 @@ def test_maxpool_dilated(kind: str) -> None:
     check(unary("MaxPool", (1, 3, 9, 9), kind, kernel_shape=[3, 3], dilations=[2, 2]))
 
 
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
+def test_ceiling_as_onnxruntime_counts(op: str) -> None:
+    """The last window would start behind the image: ONNX's inference counts it, onnxruntime does
+    not; twice in a row, so that the second pool sees the first one's size."""
+    b = Builder()
+    more: dict[str, Any] = {"kernel_shape": [1, 2], "strides": [2, 3], "ceil_mode": 1}
+    value = b.node(op, [b.dequantized("x", (1, 3, 8, 9))], "first", **more)
+    b.quantized(value, "mid", 0.02, output=False)
+    b.quantized(b.node(op, [b.again("mid")], "second", **more), "y", 0.02)
+    check(b, worst=2 if op == "AveragePool" else 0)
+
+
+def test_window_without_a_pixel_is_refused() -> None:
+    b = Builder()
+    more: dict[str, Any] = {"kernel_shape": [2], "dilations": [5], "pads": [3, 3]}
+    b.quantized(b.node("MaxPool", [b.dequantized("x", (1, 3, 2))], "v", **more), "y")
+    row = next(row for row in compile_model(b.model()).placement if row.op == "MaxPool")
+    assert (row.where, row.reason) == (
+        "onnxruntime",
+        "a window of it lies wholly in the padding",
+    )
+
+
 @KINDS
 def test_maxpool_of_quantized_tensors(kind: str) -> None:
     """Without DequantizeLinear and QuantizeLinear around it."""

@@ -8,7 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from device.binding.abi import CODES
+from device.compiler import CardSegment
+
 from .building import Builder, unary
+from .interpreter import Program
 from .running import compile_model, difference, off_card
 
 KINDS = pytest.mark.parametrize("kind", ["u8", "s8"])
@@ -104,6 +108,24 @@ def test_concat_of_branches(kind: str) -> None:
     w = b.weights("w", (4, 26, 3, 3), True)
     b.quantized(b.node("Conv", [b.again("joined_q"), w], "last", pads=[1, 1, 1, 1]), "y", 1.5)
     check(b)
+
+
+def test_concat_in_place() -> None:
+    """Branches that need no copy: no MAP but those at the edges."""
+    b = Builder()
+    x = b.dequantized("x", (1, 6, 8, 8))
+    reals = []
+    for index in range(3):
+        value = b.node("Conv", [x, b.weights(f"w{index}", (20, 6, 1, 1), True)], f"conv{index}")
+        b.quantized(value, f"branch{index}", 0.3, 5, output=False)
+        reals.append(b.again(f"branch{index}"))
+    b.quantized(b.node("Concat", reals, "joined", axis=1), "y", 0.3, 5)
+    check(b)
+    (segment,) = compile_model(b.model()).segments
+    assert isinstance(segment, CardSegment)
+    program = Program(segment.program)
+    codes = [program.code[index].code for index in range(program.header.instructions)]
+    assert codes.count(CODES["map"]) == 2 and codes.count(CODES["conv"]) == 3
 
 
 def test_concat_with_constant() -> None:
