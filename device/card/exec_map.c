@@ -37,7 +37,7 @@ static bool shape_valid(const struct tepi_map_params *p)
     for (uint32_t i = p->rank; i < TEPI_MAP_RANK; i++)
         if (p->dims[i] || p->stride[i] || p->out_stride[i])
             return false;
-    return p->lo <= p->hi && p->reserved[0] == 0 && p->reserved[1] == 0;
+    return p->reserved[0] == 0 && p->reserved[1] == 0;
 }
 
 static bool types_valid(const struct tepi_tensor *a, const struct tepi_tensor *out, bool table)

@@ -212,7 +212,7 @@ CHECK_CASE(pool_windows_empty_or_out_of_range)
     REFUSED(i[SPECIMEN_MAXPOOL].pool.in_scale = 1, INSTRUCTION(SPECIMEN_MAXPOOL));
     REFUSED(i[SPECIMEN_MAXPOOL].pool.out_scale = 1, INSTRUCTION(SPECIMEN_MAXPOOL));
     REFUSED(i[SPECIMEN_AVGPOOL].pool.in_scale = 0, INSTRUCTION(SPECIMEN_AVGPOOL));
-    REFUSED(i[SPECIMEN_AVGPOOL].pool.in_scale = NAN, INSTRUCTION(SPECIMEN_AVGPOOL));
+    REFUSED(i[SPECIMEN_AVGPOOL].pool.in_scale = INFINITY, INSTRUCTION(SPECIMEN_AVGPOOL));
     REFUSED(i[SPECIMEN_AVGPOOL].pool.out_scale = -1, INSTRUCTION(SPECIMEN_AVGPOOL));
     REFUSED(i[SPECIMEN_AVGPOOL].pool.out_scale = INFINITY, INSTRUCTION(SPECIMEN_AVGPOOL));
 }
@@ -248,7 +248,9 @@ CHECK_CASE(map_indices_outside_their_tensors)
     MAP_REFUSED(m->rank = 0);
     MAP_REFUSED((m->rank = 0, memset(m->dims, 0, 24), memset(m->stride, 0, 24),
                  memset(m->out_stride, 0, 24)));
-    MAP_REFUSED(m->rank = 7);
+    MAP_REFUSED((m->rank = 7, m->dims[4] = m->dims[5] = 1));
+    MAP_REFUSED((m->rank = 1, memset(m->dims, 0, 24), memset(m->stride, 0, 24),
+                 memset(m->out_stride, 0, 24), m->dims[0] = (1u << 24) + 1));
     MAP_REFUSED(m->rank = 3);
     MAP_REFUSED(m->dims[3] = 0);
     MAP_REFUSED(m->dims[1] = 5);
@@ -278,6 +280,8 @@ CHECK_CASE(map_between_types_that_do_not_convert)
     REFUSED(t[SPECIMEN_INPUT].type = 3, TEPI_FAULT_PROGRAM_TENSOR, SPECIMEN_INPUT);
     REFUSED((i[SPECIMEN_LOAD].out = SPECIMEN_BYTES), INSTRUCTION(SPECIMEN_LOAD));
     REFUSED(i[SPECIMEN_LOAD].map.table = 0, INSTRUCTION(SPECIMEN_LOAD));
+    REFUSED((t[SPECIMEN_INPUT].type = TEPI_TYPE_I8, i[SPECIMEN_LOAD].map.table = 0),
+            INSTRUCTION(SPECIMEN_LOAD));
     REFUSED(i[SPECIMEN_STORE_FLOATS].map.table = 0, INSTRUCTION(SPECIMEN_STORE_FLOATS));
     REFUSED(i[SPECIMEN_STORE_BYTES].map.table = 0, INSTRUCTION(SPECIMEN_STORE_BYTES));
     REFUSED(t[SPECIMEN_A].scale = 0, INSTRUCTION(SPECIMEN_LOAD));
@@ -300,13 +304,13 @@ CHECK_CASE(work_without_end)
     REFUSED((m = &i[SPECIMEN_STORE].map, m->rank = 2, m->dims[0] = 1u << 17, m->dims[1] = 1u << 16,
              memset(m->stride, 0, 24), memset(m->out_stride, 0, 24), m->dims[2] = m->dims[3] = 0),
             INSTRUCTION(SPECIMEN_STORE));
-    /* 2^20 output pixels of 2^20 taps each, over an arena of four images that share nothing. */
-    REFUSED((t[SPECIMEN_A].h = t[SPECIMEN_A].w = 2047, t[SPECIMEN_A].stride_h = 2049 * 16,
-             t[SPECIMEN_A].stride_n = 2049 * 2049 * 16, t[SPECIMEN_A].offset = 2050 * 16,
-             t[SPECIMEN_B].offset = 2049 * 2049 * 16, t[SPECIMEN_B].h = t[SPECIMEN_B].w = 1025,
-             t[SPECIMEN_B].stride_h = 1025 * 8, t[SPECIMEN_B].stride_n = 1025 * 1025 * 8,
-             h->arena_bytes = 1u << 30, i[SPECIMEN_CONV] = i[SPECIMEN_MAXPOOL],
-             i[2].pool.kernel_h = i[2].pool.kernel_w = 1024, i[SPECIMEN_LOAD] = i[SPECIMEN_FILL]),
+    /* 2^13 results of 2^20 taps each. */
+    REFUSED((t[SPECIMEN_A].h = t[SPECIMEN_A].w = 1100, t[SPECIMEN_A].stride_h = 1102 * 16,
+             t[SPECIMEN_A].stride_n = 1102 * 1102 * 16, t[SPECIMEN_A].offset = 1103 * 16,
+             t[SPECIMEN_B].h = t[SPECIMEN_B].w = 32, t[SPECIMEN_B].stride_h = 32 * 8,
+             t[SPECIMEN_B].stride_n = 32 * 32 * 8, h->arena_bytes = 1u << 30,
+             i[SPECIMEN_CONV] = i[SPECIMEN_MAXPOOL], i[2].pool.kernel_h = i[2].pool.kernel_w = 1024,
+             i[SPECIMEN_LOAD] = i[SPECIMEN_FILL]),
             INSTRUCTION(2));
 }
 
@@ -340,19 +344,23 @@ static uint16_t fault_of(struct builder *b)
     return found.fault;
 }
 
-/* 2^21 output pixels, or a row more, of 32 channels and 2^14 taps: 2^40 multiply-accumulates. */
+/* 2^21 output pixels of 32 channels and 2^14 taps are 2^40 multiply-accumulates, which is allowed;
+ * a row more, or one more instruction, is not. */
 CHECK_CASE(convolution_without_end)
 {
     enum { OUT = 32, KERNEL = 128 };
-    for (uint32_t more = 0; more < 2; more++) {
+    for (uint32_t more = 0; more < 3; more++) {
         struct builder b;
-        const uint32_t rows = 1024 + more;
+        const uint32_t rows = 1024 + (more == 1);
         const uint32_t read[4] = {1, rows + KERNEL - 1, 2048 + KERNEL - 1, 1};
         const uint32_t written[4] = {1, rows, 2048, OUT};
         builder_init(&b);
         builder_output(&b, TEPI_TYPE_U8, 1);
         const uint16_t a = builder_arena(&b, read, 1, 0, 0);
-        add_convolution(&b, a, builder_arena(&b, written, OUT, 0, 0), KERNEL);
+        const uint16_t out = builder_arena(&b, written, OUT, 0, 0);
+        add_convolution(&b, a, out, KERNEL);
+        if (more == 2)
+            builder_fill(&b, out, 0);
         CHECK_INT(fault_of(&b), more ? TEPI_FAULT_PROGRAM_INSTRUCTION : TEPI_FAULT_OK);
     }
 }
