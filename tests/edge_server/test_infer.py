@@ -5,6 +5,7 @@ import asyncio
 import threading
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 from onnx import TensorProto
@@ -264,6 +265,28 @@ async def test_a_cancelled_request_in_line_is_never_run(tmp_path: Path) -> None:
         await first
         await call.infer(request("scale", {"x": X}))
         assert bench.runs == runs + 1  # the third alone; the second never ran
+
+
+async def test_a_deadline_that_passes_in_line_takes_the_request_along(tmp_path: Path) -> None:
+    bench = Bench()
+    await _held(tmp_path, "", bench)
+    assert bench.hold is not None
+    async with running(tmp_path, bench.parts(), card="inproc", inline_limit_us=0) as (server, call):
+        _drain(bench)
+        bench.hold.clear()
+        first = asyncio.create_task(call.infer(request("scale", {"x": X})))
+        await bench.until_started()
+        data = request("scale", {"x": X}).SerializeToString()
+        method = call.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        with pytest.raises(grpc.aio.AioRpcError) as late:
+            await method(data, timeout=0.05)
+        assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        counters = server.counters.of("scale", "1")
+        await until(lambda: counters.failures.get("CANCELED") == 1)
+        (served,) = server.repository.all_served()
+        assert served.gate.waiting == 0
+        bench.hold.set()
+        assert text(await first, "tepi_device") == "card"
 
 
 async def test_instances_bound_how_many_run_at_once(tmp_path: Path) -> None:
