@@ -14,11 +14,17 @@ from tests.device.binding.images import copy_program
 
 ITEM = 96
 LONG = 200_000  # items: tens of milliseconds, so never done inside the doorbell
+ENDLESS = 20_000  # items of the slow program: many seconds
 
 
 @pytest.fixture
 def program(card: Card) -> Program:
     return card.load_program(copy_program(ITEM))
+
+
+@pytest.fixture
+def slow(card: Card) -> Program:
+    return card.load_program(copy_program(ITEM, instructions=20_000))
 
 
 def items(batch: int, value: int = 1) -> "np.ndarray[tuple[int, int], np.dtype[np.uint8]]":
@@ -58,9 +64,9 @@ async def test_many_runs_at_once_more_than_the_ring_holds(program: Program) -> N
         np.testing.assert_array_equal(source, target)
 
 
-async def test_cancelled_run_is_aborted(program: Program) -> None:
-    source, target = items(LONG), items(LONG, 0)
-    task = asyncio.create_task(program.run_async([source], LONG, [target]))
+async def test_cancelled_run_is_aborted(program: Program, slow: Program) -> None:
+    source, target = items(ENDLESS), items(ENDLESS, 0)
+    task = asyncio.create_task(slow.run_async([source], ENDLESS, [target]))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -71,16 +77,16 @@ async def test_cancelled_run_is_aborted(program: Program) -> None:
     assert not target.any(), "the outputs of a cancelled run stay as they were"
 
 
-async def test_deadline(program: Program) -> None:
-    source = items(LONG)
+async def test_deadline(slow: Program) -> None:
+    source = items(ENDLESS)
     with pytest.raises(CardTimeout, match="DEADLINE"):
-        await program.run_async([source], LONG, [items(LONG)], deadline_s=0.001)
+        await slow.run_async([source], ENDLESS, [items(ENDLESS)], deadline_s=0.001)
 
 
-async def test_removal_in_flight(card: Card, program: Program) -> None:
-    source = items(LONG)
+async def test_removal_in_flight(card: Card, program: Program, slow: Program) -> None:
+    source = items(ENDLESS)
     tasks = [
-        asyncio.create_task(program.run_async([source], LONG, [items(LONG)])) for _ in range(3)
+        asyncio.create_task(slow.run_async([source], ENDLESS, [items(ENDLESS)])) for _ in range(3)
     ]
     await asyncio.sleep(0)
     await asyncio.to_thread(card.detach)
@@ -94,8 +100,10 @@ async def test_removal_in_flight(card: Card, program: Program) -> None:
     await program.run_async([items(1)], 1, [items(1)])
 
 
-async def test_hung_card_is_found_out_and_reset(card: Card, program: Program) -> None:
-    task = asyncio.create_task(program.run_async([items(LONG)], LONG, [items(LONG)]))
+async def test_hung_card_is_found_out_and_reset(
+    card: Card, program: Program, slow: Program
+) -> None:
+    task = asyncio.create_task(slow.run_async([items(ENDLESS)], ENDLESS, [items(ENDLESS)]))
     await asyncio.sleep(0)
     card.inject("HANG")
     with pytest.raises(Exception, match="HANG"):
@@ -105,8 +113,8 @@ async def test_hung_card_is_found_out_and_reset(card: Card, program: Program) ->
     await program.run_async([items(1)], 1, [items(1)])
 
 
-async def test_close_ends_what_is_pending(card: Card, program: Program) -> None:
-    task = asyncio.create_task(program.run_async([items(LONG)], LONG, [items(LONG)]))
+async def test_close_ends_what_is_pending(card: Card, slow: Program) -> None:
+    task = asyncio.create_task(slow.run_async([items(ENDLESS)], ENDLESS, [items(ENDLESS)]))
     await asyncio.sleep(0)
     card.close()
     with pytest.raises(CardGone):
@@ -140,6 +148,7 @@ def test_several_loops_share_a_card(program: Program) -> None:
 async def test_completion_fd_is_readable_when_a_run_is_done(card: Card, program: Program) -> None:
     task = asyncio.create_task(program.run_async([items(LONG)], LONG, [items(LONG)]))
     await asyncio.sleep(0)
-    readable, _, _ = await asyncio.to_thread(select.select, [card.completion_fd], [], [], 30)
+    # Not awaited: the loop, which watches the same descriptor, must not take the event.
+    readable, _, _ = select.select([card.completion_fd], [], [], 30)
     assert readable == [card.completion_fd]
     await task
