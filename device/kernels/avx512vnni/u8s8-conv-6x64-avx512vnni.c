@@ -10,7 +10,9 @@
 #include "kernels/avx512vnni/avx512vnni.h"
 #include "kernels/avx512vnni/vector.h"
 
-enum { BLOCK = 16, PANEL = 4, PIXELS = 192, TILE_MAX = 16 };
+enum { BLOCK = 16, PANEL = 4, PIXELS = 256, TILE_MAX = 16, LINE = 64 };
+/* Weights and inputs that are not in the second-level cache when a run of a model comes to them. */
+enum { STREAMED_WEIGHTS = 256 << 10, STREAMED_INPUT = 512 << 10 };
 
 /* The convolution as this kernel sees it; the same at packing and at run time. */
 struct shape {
@@ -29,7 +31,13 @@ struct panel {
     struct tepi_store_vectors store;
     size_t in_offset, out_offset, step_h, step_w; /* bytes */
     uint32_t runs_h, runs_w, steps;
-    __mmask64 channels; /* of the output's bytes */
+    /* Weights to have in the second-level cache soon, and bytes of them per LINE of input here. */
+    const int8_t *ahead, *ahead_end;
+    size_t ahead_bytes;
+    /* Of each pixel to come: input that no earlier pixel has read, in bytes after its first tap. */
+    size_t fresh, fresh_bytes;
+    uint32_t fresh_rows; /* at `fresh` and up to here before it, step_h apart */
+    __mmask64 channels;  /* of the output's bytes */
 };
 
 struct pixels {
@@ -204,12 +212,22 @@ TEPI_INLINE void step(__m512i *acc, const uint8_t *const *in, size_t byte, const
     }
 }
 
+/* Some of the next panel's weights. Inlined, since GCC takes a function that only prefetches for
+ * one without effect; not in the innermost loop, where it keeps the hardware from fetching. */
+TEPI_INLINE void fetch_weights(struct panel *p)
+{
+    const int8_t *stop = p->ahead + p->ahead_bytes;
+    for (; p->ahead < stop && p->ahead < p->ahead_end; p->ahead += LINE)
+        _mm_prefetch(p->ahead, _MM_HINT_T1);
+}
+
 /* A tile of rows x width accumulators. Where that is too few to hide the latency of the multiply
  * (4 cycles, 2 in each), odd steps sum apart. */
-TEPI_INLINE void tile(const struct panel *p, const uint8_t *const *in, uint8_t *const *out,
+TEPI_INLINE void tile(struct panel *p, const uint8_t *const *in, uint8_t *const *out,
                       const int rows, const int width)
 {
     const int n = rows * width, chains = n <= 4 ? 4 : n <= 8 ? 2 : 1;
+    const bool fetches = rows > 2 && width > 2;
     const size_t pitch = (size_t)width * BLOCK * 4;
     __m512i acc[4 * 6];
     TEPI_UNROLL
@@ -225,14 +243,20 @@ TEPI_INLINE void tile(const struct panel *p, const uint8_t *const *in, uint8_t *
             for (int i = 0; i < rows; i++)
                 at[i] = in[i] + offset;
             const size_t end = (size_t)p->steps * 4;
-            size_t byte = 0;
-            for (; byte + (size_t)chains * 4 <= end; byte += (size_t)chains * 4) {
-                TEPI_UNROLL
-                for (int c = 0; c < chains; c++, weights += pitch)
-                    step(acc + c * n, at, byte + (size_t)c * 4, weights, rows, width);
+            for (size_t byte = 0, stop; byte < end; byte = stop) {
+                stop = end;
+                if (fetches && end - byte > LINE)
+                    stop = byte + LINE;
+                if (fetches)
+                    fetch_weights(p);
+                for (; byte + (size_t)chains * 4 <= stop; byte += (size_t)chains * 4) {
+                    TEPI_UNROLL
+                    for (int c = 0; c < chains; c++, weights += pitch)
+                        step(acc + c * n, at, byte + (size_t)c * 4, weights, rows, width);
+                }
+                for (; chains > 1 && byte < stop; byte += 4, weights += pitch)
+                    step(acc, at, byte, weights, rows, width);
             }
-            for (; chains > 1 && byte < end; byte += 4, weights += pitch)
-                step(acc, at, byte, weights, rows, width);
         }
     }
     TEPI_UNROLL
@@ -242,7 +266,7 @@ TEPI_INLINE void tile(const struct panel *p, const uint8_t *const *in, uint8_t *
 }
 
 #define TILE(rows, width)                                                                          \
-    static void tile_##rows##x##width(const struct panel *p, const uint8_t *const *in,             \
+    static void tile_##rows##x##width(struct panel *p, const uint8_t *const *in,                   \
                                       uint8_t *const *out)                                         \
     {                                                                                              \
         tile(p, in, out, rows, width);                                                             \
@@ -258,10 +282,10 @@ TILE(14, 1)
 TILE(15, 1)
 TILE(16, 1)
 TILES_TO_12(2)
-TILES_TO_8(3) TILES_TO_6(4)
+TILES_TO_8(3)
+TILES_TO_6(4)
 
-    typedef void tile_function(const struct panel *p, const uint8_t *const *in,
-                               uint8_t *const *out);
+typedef void tile_function(struct panel *p, const uint8_t *const *in, uint8_t *const *out);
 
 /* [width - 1][rows - 1] */
 static tile_function *const tiles[PANEL][TILE_MAX] = {
@@ -285,15 +309,32 @@ static void set_channels(struct panel *p, const struct tepi_conv *conv, uint32_t
     }
 }
 
-/* `count` pixels against one panel, in tiles that differ by one pixel at most: a last tile of one
- * pixel would read all weights for a sixth of the work. */
-static void run_panel(const struct panel *p, const struct pixels *at, uint32_t count,
-                      uint32_t width)
+/* Asked for a tile ahead: the hardware's own guess fails on inputs of several short streams.
+ * Inlined, since GCC takes a function that only prefetches for one without effect. */
+TEPI_INLINE void fetch_pixels(const struct panel *p, const struct pixels *at, uint32_t begin,
+                              uint32_t end)
 {
-    const uint32_t parts = (count + rows_max[width - 1] - 1) / rows_max[width - 1];
-    for (uint32_t i = 0; i < parts; i++) {
-        const uint32_t begin = count * i / parts, end = count * (i + 1) / parts;
-        tiles[width - 1][end - begin - 1](p, at->in + begin, at->out + begin);
+    for (uint32_t i = begin; p->fresh_rows && i < end; i++) {
+        const uint8_t *row = at->in[i] + p->fresh;
+        for (uint32_t y = 0; y < p->fresh_rows; y++, row -= p->step_h)
+            for (size_t byte = 0; byte < p->fresh_bytes; byte += LINE)
+                _mm_prefetch(row + byte, _MM_HINT_T0);
+    }
+}
+
+/* `count` pixels against one panel in full tiles; the last two share what is left, since a tile of
+ * one pixel would read all weights for a sixth of the work. */
+static void run_panel(struct panel *p, const struct pixels *at, uint32_t count, uint32_t width)
+{
+    const uint32_t most = rows_max[width - 1], parts = (count + most - 1) / most;
+    p->ahead_bytes = ((size_t)width * BLOCK * LINE + parts - 1) / parts;
+    for (uint32_t i = 0, begin = 0; i < parts; i++) {
+        const uint32_t left = count - begin;
+        const uint32_t rows =
+            left >= 2 * most || left <= most ? (left < most ? left : most) : (left + 1) / 2;
+        fetch_pixels(p, at, begin + rows, begin + 2 * rows < count ? begin + 2 * rows : count);
+        tiles[width - 1][rows - 1](p, at->in + begin, at->out + begin);
+        begin += rows;
     }
 }
 
@@ -301,6 +342,9 @@ static void run_groups(const struct tepi_conv *conv, const struct shape *s, stru
                        const struct pixels *at, uint32_t count)
 {
     p->weights = conv->weights;
+    const int8_t *end = p->weights + packed_bytes(conv);
+    const bool streamed = packed_bytes(conv) >= STREAMED_WEIGHTS;
+    const uint32_t fresh_rows = p->fresh_rows;
     for (uint32_t g = 0; g < s->groups; g++) {
         p->in_offset = (size_t)g * s->group_in;
         for (uint32_t i = 0; i < s->panels; i++) {
@@ -308,13 +352,31 @@ static void run_groups(const struct tepi_conv *conv, const struct shape *s, stru
             const uint32_t left = s->group_out - begin * BLOCK;
             p->out_offset = (size_t)g * s->group_out + begin * BLOCK;
             set_channels(p, conv, left < width * BLOCK ? left : width * BLOCK);
+            const int8_t *next = p->weights + width * block_bytes(s);
+            p->ahead = next;
+            p->ahead_end = streamed ? end : next;
+            p->fresh_rows = g == 0 && i == 0 ? fresh_rows : 0;
             run_panel(p, at, count, width);
-            p->weights += width * block_bytes(s);
+            p->weights = next;
         }
     }
+    p->fresh_rows = fresh_rows;
     const size_t channels = (size_t)s->groups * s->group_out;
     for (uint32_t i = 0; conv->store.table && i < count; i++)
         tepi_u8_table_64_avx512vnni(conv->store.table, at->out[i], at->out[i], channels);
+}
+
+/* Neighbouring pixels share all but the last stride_w columns and stride_h rows of their windows.
+ */
+static void set_fresh(struct panel *p, const struct tepi_conv *conv)
+{
+    const size_t run = (size_t)p->steps * 4, step = conv->stride_w * conv->in_stride_w;
+    p->fresh_bytes = step < run ? step : run;
+    p->fresh = (conv->kernel_h - 1) * p->step_h + run - p->fresh_bytes;
+    p->fresh_rows = conv->stride_h < conv->kernel_h ? conv->stride_h : conv->kernel_h;
+    const size_t input = conv->out_h * conv->stride_h * conv->in_stride_h;
+    if (step < LINE || (input < STREAMED_INPUT && packed_bytes(conv) < STREAMED_WEIGHTS))
+        p->fresh_rows = 0;
 }
 
 /* Rows of pixels are flattened, so that a tile may span two of them. */
@@ -328,6 +390,11 @@ static void run(const struct tepi_conv *conv, uint32_t row_begin, uint32_t row_e
                       .step_w = conv->dilation_w * conv->in_stride_w,
                       .store = tepi_store_vectors(&conv->store)};
     const size_t in_step = conv->stride_w * conv->in_stride_w;
+    set_fresh(&p, conv);
+    /* Blocks of equal size, for the same reason as tiles in run_panel. */
+    const uint64_t pixels = (uint64_t)(row_end - row_begin) * conv->out_w;
+    const uint64_t blocks = (pixels + PIXELS - 1) / PIXELS;
+    const uint32_t block = blocks ? (uint32_t)((pixels + blocks - 1) / blocks) : 0;
     struct pixels at;
     uint32_t count = 0;
     for (uint32_t row = row_begin; row < row_end; row++) {
@@ -340,7 +407,7 @@ static void run(const struct tepi_conv *conv, uint32_t row_begin, uint32_t row_e
             at.out[count] = out;
             in += in_step;
             out += conv->out_stride_w;
-            if (++count == PIXELS) {
+            if (++count == block) {
                 run_groups(conv, &s, &p, &at, count);
                 count = 0;
             }
