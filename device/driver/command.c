@@ -52,7 +52,11 @@ static int submit_patiently(struct tepi_controller *controller, const struct tep
             return id;
         }
         if (id == -ESHUTDOWN) {
-            return tepi_fail(failure, tepi_queue_fault(queue), 0);
+            const uint32_t fault = tepi_queue_fault(queue);
+            if (fault == TEPI_FAULT_OK) {
+                continue; /* a reset has opened the pair again since */
+            }
+            return tepi_fail(failure, fault, 0);
         }
         const uint64_t now = tepi_now_ns();
         deadline = deadline ? deadline : tepi_later(now, timeout_ns);
@@ -109,11 +113,17 @@ int tepi_controller_submit(struct tepi_controller *controller, const struct tepi
                            void *owner, uint16_t *command_id, struct tepi_failure *failure)
 {
     struct tepi_queue *queue = controller->pairs[TEPI_PAIR_SIGNALED];
-    const int id = tepi_queue_submit(queue, entry, owner, command_id);
-    if (id == -ESHUTDOWN) {
-        return tepi_fail(failure, tepi_queue_fault(queue), 0);
+    for (;;) {
+        const int id = tepi_queue_submit(queue, entry, owner, command_id);
+        if (id != -ESHUTDOWN) {
+            return id < 0 ? id : 0;
+        }
+        const uint32_t fault = tepi_queue_fault(queue);
+        if (fault != TEPI_FAULT_OK) {
+            return tepi_fail(failure, fault, 0);
+        }
+        /* A reset has opened the pair again since. */
     }
-    return id < 0 ? id : 0;
 }
 
 void tepi_controller_abort(struct tepi_controller *controller, uint16_t command_id)

@@ -289,6 +289,11 @@ static int reap_locked(struct tepi_queue *queue)
         atomic_store_explicit(&queue->head, head, memory_order_release);
         const uint16_t id = TEPI_TAG_COMMAND_ID(tag);
         if (id >= entries || !deliver(queue, id, &completion)) {
+            if (tepi_queue_fault(queue)) {
+                /* tepi_queue_fail has ended the command already: late, but no lie. */
+                atomic_fetch_add_explicit(&queue->stale, 1, memory_order_relaxed);
+                continue;
+            }
             tepi_queue_close(queue, TEPI_FAULT_CORRUPT_COMPLETION);
             return -EBADMSG;
         }
