@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 enum {
@@ -93,15 +94,19 @@ void raw_start(struct raw_host *raw)
 bool raw_open(struct raw_host *raw, const struct raw_options *options)
 {
     const struct raw_options given = options ? *options : (struct raw_options){0};
-    *raw = (struct raw_host){.memory = aligned_alloc(4096, RAW_BYTES)};
-    memset(raw->memory, 0, RAW_BYTES);
+    *raw = (struct raw_host){
+        .memory = mmap(NULL, RAW_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+    };
+    if (raw->memory == MAP_FAILED) {
+        return false;
+    }
     const struct tepi_card_config config = {
         .memory_bytes = given.memory_bytes ? given.memory_bytes : 64u << 20,
         .workers = given.workers ? given.workers : 1,
         .queues = RAW_QUEUES,
     };
     if (tepi_card_create(&config, &raw->card)) {
-        free(raw->memory);
+        munmap(raw->memory, RAW_BYTES);
         return false;
     }
     raw->port = tepi_card_port(raw->card);
@@ -117,7 +122,7 @@ void raw_close(struct raw_host *raw)
 {
     raw->port.plug(raw->port.device, NULL);
     tepi_card_destroy(raw->card);
-    free(raw->memory);
+    munmap(raw->memory, RAW_BYTES);
 }
 
 struct tepi_submission *raw_slot(struct raw_host *raw, uint32_t queue, uint32_t index)
