@@ -6,6 +6,7 @@
 static const struct tepi_conv_kernel *const convolutions[] = {
     &tepi_u8s8_dwconv3x3_1x64_avx512vnni,
     &tepi_u8s8_dwconv_1x64_avx512vnni,
+    &tepi_u8s8_conv3w_16x16_avx512vnni,
     &tepi_u8s8_conv_6x64_avx512vnni,
     NULL,
 };

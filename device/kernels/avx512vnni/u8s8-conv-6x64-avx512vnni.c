@@ -8,9 +8,9 @@
  * row where pixels adjoin, else one tap; a step is 4 bytes of it. Small groups are merged until
  * they fill a block, with zero weights between them. */
 #include "kernels/avx512vnni/avx512vnni.h"
-#include "kernels/avx512vnni/vector.h"
+#include "kernels/avx512vnni/tile_store.h"
 
-enum { BLOCK = 16, PANEL = 4, PIXELS = 256, TILE_MAX = 16, LINE = 64 };
+enum { PANEL = TEPI_TILE_BLOCKS, BLOCK = TEPI_BLOCK, PIXELS = 256, TILE_MAX = 16, LINE = 64 };
 /* Weights and inputs that are not in the second-level cache when a run of a model comes to them. */
 enum { STREAMED_WEIGHTS = 256 << 10, STREAMED_INPUT = 512 << 10 };
 
@@ -26,8 +26,7 @@ struct shape {
 /* Part of a group's channels: `width` blocks, all pixels. */
 struct panel {
     const int8_t *weights;
-    __m512i bias[PANEL]; /* zeros past the last channel */
-    __m512 multiplier[PANEL];
+    struct tepi_channels channels;
     struct tepi_store_vectors store;
     size_t in_offset, out_offset, step_h, step_w; /* bytes */
     uint32_t runs_h, runs_w, steps;
@@ -37,7 +36,6 @@ struct panel {
     /* Of each pixel to come: input that no earlier pixel has read, in bytes after its first tap. */
     size_t fresh, fresh_bytes;
     uint32_t fresh_rows; /* at `fresh` and up to here before it, step_h apart */
-    __mmask64 channels;  /* of the output's bytes */
 };
 
 struct pixels {
@@ -141,60 +139,6 @@ static void pack(const struct tepi_conv *conv, const int8_t *canonical, void *pa
     }
 }
 
-/* Channels of the k-th pixel among those that lie in one vector. */
-TEPI_INLINE __m512i part(__m512i bytes, const int k, const int width)
-{
-    if (width == 2)
-        return _mm512_castsi256_si512(_mm512_extracti64x4_epi64(bytes, 1));
-    return _mm512_castsi128_si512(k == 1   ? _mm512_extracti32x4_epi32(bytes, 1)
-                                  : k == 2 ? _mm512_extracti32x4_epi32(bytes, 2)
-                                           : _mm512_extracti32x4_epi32(bytes, 3));
-}
-
-/* A masked store costs several times a plain one, so full panels do without. */
-TEPI_INLINE void store_pixel(uint8_t *out, __m512i bytes, const int width, __mmask64 channels)
-{
-    if (channels != tepi_mask64((size_t)width * BLOCK))
-        _mm512_mask_storeu_epi8(out, channels, bytes);
-    else if (width == 4)
-        _mm512_storeu_si512(out, bytes);
-    else if (width == 1)
-        _mm_storeu_si128((__m128i *)out, _mm512_castsi512_si128(bytes));
-    else
-        _mm256_storeu_si256((__m256i *)out, _mm512_castsi512_si256(bytes));
-    if (width == 3 && channels == tepi_mask64((size_t)width * BLOCK))
-        _mm_storeu_si128((__m128i *)(out + 2 * BLOCK), _mm512_extracti32x4_epi32(bytes, 2));
-}
-
-/* Requantizes and stores `rows` pixels of `width` blocks. Four vectors leave together: of one pixel
- * where it has more than two, else of two or four pixels. */
-TEPI_INLINE void store_tile(const struct panel *p, uint8_t *const *out, __m512i *acc,
-                            const int rows, const int width)
-{
-    const int together = width > 2 ? 1 : 4 / width;
-    const __mmask64 all = p->channels;
-    TEPI_UNROLL
-    for (int i = 0; i < rows; i += together) {
-        __m512i four[4];
-        TEPI_UNROLL
-        for (int k = 0; k < 4; k++) {
-            const int row = i + k / width, v = k % width;
-            four[k] = k < width * together && row < rows
-                          ? tepi_scale(acc[row * width + v], p->multiplier[v], p->store.highest)
-                          : _mm512_setzero_si512();
-        }
-        const __m512i bytes =
-            tepi_in_order(tepi_saturate4(four[0], four[1], four[2], four[3], &p->store));
-        store_pixel(out[i] + p->out_offset, bytes, width, all);
-        if (together > 1 && i + 1 < rows)
-            store_pixel(out[i + 1] + p->out_offset, part(bytes, 1, width), width, all);
-        if (together > 2 && i + 2 < rows)
-            store_pixel(out[i + 2] + p->out_offset, part(bytes, 2, width), width, all);
-        if (together > 2 && i + 3 < rows)
-            store_pixel(out[i + 3] + p->out_offset, part(bytes, 3, width), width, all);
-    }
-}
-
 /* One step: 4 bytes of every pixel against 4 weights of every channel. */
 TEPI_INLINE void step(__m512i *acc, const uint8_t *const *in, size_t byte, const int8_t *weights,
                       const int rows, const int width)
@@ -232,7 +176,7 @@ TEPI_INLINE void tile(struct panel *p, const uint8_t *const *in, uint8_t *const 
     __m512i acc[4 * 6];
     TEPI_UNROLL
     for (int k = 0; k < n * chains; k++)
-        acc[k] = k < n ? p->bias[k % width] : _mm512_setzero_si512();
+        acc[k] = k < n ? p->channels.bias[k % width] : _mm512_setzero_si512();
     const int8_t *weights = p->weights;
     size_t row_offset = p->in_offset;
     for (uint32_t y = 0; y < p->runs_h; y++, row_offset += p->step_h) {
@@ -262,7 +206,7 @@ TEPI_INLINE void tile(struct panel *p, const uint8_t *const *in, uint8_t *const 
     TEPI_UNROLL
     for (int k = n; k < n * chains; k++)
         acc[k % n] = _mm512_add_epi32(acc[k % n], acc[k]);
-    store_tile(p, out, acc, rows, width);
+    tepi_store_tile(&p->channels, &p->store, out, p->out_offset, acc, rows, width);
 }
 
 #define TILE(rows, width)                                                                          \
@@ -297,17 +241,6 @@ static tile_function *const tiles[PANEL][TILE_MAX] = {
     {tile_1x4, tile_2x4, tile_3x4, tile_4x4, tile_5x4, tile_6x4},
 };
 static const uint32_t rows_max[PANEL] = {16, 12, 8, 6};
-
-static void set_channels(struct panel *p, const struct tepi_conv *conv, uint32_t channels)
-{
-    p->channels = tepi_mask64(channels);
-    for (int v = 0; v < PANEL; v++) {
-        const __mmask16 mask = (__mmask16)(p->channels >> v * BLOCK);
-        const size_t first = p->out_offset + (size_t)v * BLOCK;
-        p->bias[v] = _mm512_maskz_loadu_epi32(mask, conv->bias + first);
-        p->multiplier[v] = _mm512_maskz_loadu_ps(mask, conv->multiplier + first);
-    }
-}
 
 /* Asked for a tile ahead: the hardware's own guess fails on inputs of several short streams.
  * Inlined, since GCC takes a function that only prefetches for one without effect. */
@@ -351,7 +284,8 @@ static void run_groups(const struct tepi_conv *conv, const struct shape *s, stru
             const uint32_t begin = panel_begin(s, i), width = panel_begin(s, i + 1) - begin;
             const uint32_t left = s->group_out - begin * BLOCK;
             p->out_offset = (size_t)g * s->group_out + begin * BLOCK;
-            set_channels(p, conv, left < width * BLOCK ? left : width * BLOCK);
+            p->channels =
+                tepi_channels_at(conv, p->out_offset, left < width * BLOCK ? left : width * BLOCK);
             const int8_t *next = p->weights + width * block_bytes(s);
             p->ahead = next;
             p->ahead_end = streamed ? end : next;

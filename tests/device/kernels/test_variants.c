@@ -41,6 +41,12 @@ static void set_dense(struct tepi_conv_case *s, uint64_t *r)
     s->group_out = 1 + random_below(r, random_below(r, 2) ? 48 : 200);
     if (random_below(r, 2))
         s->kernel_h = s->kernel_w = 1;
+    if (random_below(r, 4) == 0) {
+        s->kernel_w = 3;
+        s->stride_w = s->dilation_w = 1;
+        s->out_w += 15;
+        s->group_out = 1 + random_below(r, 16);
+    }
 }
 
 static void set_grouped(struct tepi_conv_case *s, uint64_t *r)

@@ -87,7 +87,10 @@ def convolutions(draw: st.DrawFn, kind: str) -> dict[str, int]:
     case["out_w"] = draw(small(40, 1))
     if draw(st.booleans()):
         case |= {"kernel_h": 3, "kernel_w": 3, "dilation_w": 1}
-    if kind == "dense":
+    if kind == "dense" and draw(st.booleans()):
+        case |= {"kernel_w": 3, "stride_w": 1, "dilation_w": 1, "out_w": draw(small(40, 16))}
+        channels = {"groups": 1, "group_in": draw(small(40, 1)), "group_out": draw(small(16, 1))}
+    elif kind == "dense":
         channels = {"groups": 1, "group_in": draw(small(200, 1)), "group_out": draw(small(150, 1))}
     elif kind == "grouped":
         channels = {"groups": draw(small(12, 1)), "group_in": draw(small(40, 1))}
@@ -130,6 +133,7 @@ def test_every_variant_is_reached() -> None:
             kernel = tester.tepi_convolution_name(index, variant).decode()
             case = plain | {"out_h": 9, "out_w": 17, "kernel_h": 3, "kernel_w": 3}
             case |= {"groups": 70} if "dwconv" in kernel else {"group_in": 64, "group_out": 70}
+            case |= {"group_out": 12} if "16x16" in kernel else {}
             why = ctypes.create_string_buffer(WHY_BYTES)
             shape = struct(CONV, case)
             verdict = tester.tepi_check_conv(index, variant, shape, ctypes.c_uint64(7), why)
