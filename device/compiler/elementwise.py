@@ -92,7 +92,8 @@ def global_average_pool(node: Node, graph: Graph, x: Quantization) -> AveragePoo
     kernel = (1, size[0]) if len(size) == 1 else (size[0], size[1])
     if max(kernel) > 1024:
         raise Unplaced("its image is larger than the card's largest pooling window")
-    return AveragePool(Window(kernel, (1, 1), (1, 1), (0, 0, 0, 0)), False, x)
+    window = Window(kernel, (1, 1), (1, 1), (0, 0, 0, 0))
+    return AveragePool(window, False, x, is_global=True)
 
 
 def _window(node: Node, graph: Graph) -> Window:

@@ -15,6 +15,7 @@ from device.compiler.images import NO_HALO, Buffer, Held, Image, Layout, image_o
 from device.compiler.layout import softmax_layout
 from device.compiler.lower import Lowering
 from device.compiler.plan import Array
+from device.compiler.quant import Quantization
 from device.compiler.units import Clamp, Unit, Window
 
 
@@ -218,10 +219,12 @@ def _average_pool(unit: Unit, lowering: Lowering, table: Array | None) -> None:
     source = lowering.get(unit.inputs[0], Layout.PIXELS)
     target = lowering.allocate(unit.output, Layout.PIXELS)
     bottom, right = work.window.padding[2:]
+    shift = _shift_of_halves(work, unit.quantization)
+    zero_in, zero_out = work.input.stored_zero + shift, unit.quantization.stored_zero + shift
     lowering.emit(
         "avgpool",
-        _out(target.image, unit),
-        source.image.quantized(work.input),
+        dataclasses.replace(_out(target.image, unit), zero_point=zero_out),
+        dataclasses.replace(source.image.quantized(work.input), zero_point=zero_in),
         **_window(work.window),
         pad_bottom=bottom,
         pad_right=right,
@@ -229,6 +232,20 @@ def _average_pool(unit: Unit, lowering: Lowering, table: Array | None) -> None:
         in_scale=work.input.scale,
         out_scale=unit.quantization.scale,
     )
+
+
+def _shift_of_halves(work: units.AveragePool, out: Quantization) -> int:
+    """What to add to both zero points so that a mean half way between two steps goes to the even
+    one after the zero point is added, as in QLinearAveragePool; the card adds it after rounding.
+
+    With one scale on both sides the mean moves by a whole step and nothing else changes; with two
+    scales there are hardly any halves.
+    """
+    if work.is_global or work.count_include_pad or work.input.scale != out.scale:
+        return 0
+    if out.stored_zero % 2 == 0:
+        return 0
+    return -1 if work.input.stored_zero > 0 else int(out.stored_zero < 255)
 
 
 def _resize(unit: Unit, lowering: Lowering, table: Array | None) -> None:

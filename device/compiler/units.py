@@ -89,6 +89,7 @@ class AveragePool:
     window: Window
     count_include_pad: bool
     input: Quantization
+    is_global: bool = False
 
 
 @dataclass(frozen=True)
