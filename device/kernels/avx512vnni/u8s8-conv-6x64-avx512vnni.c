@@ -73,10 +73,10 @@ static struct shape shape_of(const struct tepi_conv *conv)
     return s;
 }
 
-/* First block of a panel: widths differ by one at most. */
+/* First block of a panel: all are full but the last. */
 static uint32_t panel_begin(const struct shape *s, uint32_t panel)
 {
-    return (uint32_t)((uint64_t)s->blocks * panel / s->panels);
+    return panel * PANEL < s->blocks ? panel * PANEL : s->blocks;
 }
 
 static size_t block_bytes(const struct shape *s)
