@@ -37,13 +37,13 @@ def fold(graph: Graph, proto: onnx.ModelProto) -> bool:
 
 def _drop_identities(graph: Graph) -> None:
     """Identity, and Dropout as at inference, by renaming what reads them."""
-    aliases = graph.aliases
+    aliases, fixed = graph.aliases, graph.fixed_names()
     kept: list[Node] = []
     for node in graph.nodes:
         inputs = tuple(aliases.get(name, name) for name in node.inputs)
         if inputs != node.inputs:
             node = dataclasses.replace(node, inputs=inputs)
-        if _is_identity(node, graph) and not set(node.outputs) & set(graph.outputs):
+        if _is_identity(node, graph) and not fixed & set(node.outputs):
             aliases[node.output] = node.inputs[0]
             graph.folded.add(node.index)
         else:
@@ -61,6 +61,20 @@ def _is_identity(node: Node, graph: Graph) -> bool:
         used = {name for other in graph.nodes for name in other.inputs} | set(graph.outputs)
         return inference and not any(mask in used for mask in node.outputs[1:])
     return node.op == "Identity"
+
+
+def drop_dead(graph: Graph) -> None:
+    """Drops nodes whose results nobody reads, and notes them in graph.dead."""
+    used = graph.fixed_names()
+    kept: list[Node] = []
+    for node in reversed(graph.nodes):
+        if used & set(node.outputs):
+            kept.append(node)
+            used.update(node.inputs)
+        else:
+            graph.dead.add(node.index)
+    graph.nodes = kept[::-1]
+    graph.dead -= {node.index for node in kept}
 
 
 def _fold_alone(node: Node, graph: Graph) -> bool:

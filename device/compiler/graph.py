@@ -32,6 +32,7 @@ class Node:
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
     name: str
+    captures: tuple[str, ...] = ()  # what its subgraphs read from outside
 
     @property
     def output(self) -> str:
@@ -106,6 +107,7 @@ class Graph:
     folded: set[int] = field(default_factory=set)  # indices of nodes known before any input
     # Transpose of weights, done when compiled -> the DequantizeLinear before it
     transposed: dict[int, int] = field(default_factory=dict)
+    dead: set[int] = field(default_factory=set)  # indices of nodes whose results nobody reads
     # spared node -> the one that does the same; tensor no longer produced -> its equal
     merged: dict[int, int] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
@@ -117,10 +119,14 @@ class Graph:
         """Readers of each tensor in running order, each reader once."""
         readers: dict[str, list[Node]] = {}
         for node in self.nodes:
-            for name in dict.fromkeys(node.inputs):
+            for name in dict.fromkeys((*node.inputs, *node.captures)):
                 if name:
                     readers.setdefault(name, []).append(node)
         return readers
+
+    def fixed_names(self) -> set[str]:
+        """Tensors that must keep their name: outputs, and what subgraphs read from outside."""
+        return {*self.outputs, *(name for node in self.nodes for name in node.captures)}
 
     def shape(self, name: str) -> Shape | None:
         return self.constants.shape(name) if name in self.constants else self.shapes.get(name)
@@ -149,3 +155,17 @@ def proto_of(node: Node, proto: onnx.ModelProto) -> onnx.NodeProto:
     return onnx.helper.make_node(
         node.op, node.inputs, node.outputs, node.name or None, domain=node.domain, **attributes
     )
+
+
+def outer_names(node: onnx.NodeProto) -> set[str]:
+    """Tensors that the node's subgraphs (If, Loop, Scan) read from outside."""
+    found: set[str] = set()
+    for attribute in node.attribute:
+        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+            inner = {value.name for value in graph.input}
+            inner |= {tensor.name for tensor in graph.initializer}
+            for child in graph.node:
+                found |= ({*child.input} | outer_names(child)) - inner - {""}
+                inner |= set(child.output)
+            found |= {value.name for value in graph.output} - inner
+    return found

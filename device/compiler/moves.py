@@ -47,12 +47,7 @@ class Rewriter:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.invented: set[str] = set()
-        self.nodes: list[Node | None] = list(graph.nodes)
-        self._index()
-
-    def _index(self) -> None:
-        self.readers = self.graph.consumers()
-        self.producer = self.graph.producers()
+        self._instead: dict[Node, list[Node]] = {}
 
     def run(self) -> None:
         self._merge_quantizers()
@@ -60,22 +55,43 @@ class Rewriter:
             if is_move(node) and self.graph.types.get(node.output) == FLOAT:
                 self._sink(node)
         self._settle()
-        for node in list(self.graph.nodes):
+        for node in self.graph.nodes:
             if is_move(node) and self.graph.types.get(node.output) == FLOAT:
                 self._push(node)
         self._settle()
 
     def _settle(self) -> None:
-        self.graph.nodes = in_order(self.graph.nodes, self.graph)
+        """Puts the replacements where the replaced nodes stood."""
+        nodes: list[Node] = []
+        pending = list(reversed(self.graph.nodes))
+        while pending:
+            node = pending.pop()
+            instead = self._instead.get(node)
+            if instead is None:
+                nodes.append(node)
+            else:
+                pending += reversed(instead)
+        self._instead.clear()
+        self.graph.nodes = in_order(nodes)
         self._index()
 
+    def _index(self) -> None:
+        self.readers = self.graph.consumers()
+        self.producer = self.graph.producers()
+
     def _replace(self, gone: list[Node], added: list[Node]) -> None:
-        nodes = self.graph.nodes
-        place = min(nodes.index(node) for node in gone)
-        self.graph.nodes = [node for node in nodes[:place] if node not in gone]
-        self.graph.nodes += added
-        self.graph.nodes += [node for node in nodes[place:] if node not in gone]
-        self._index()
+        """`added` in place of the first of `gone`, once settled; readers and producers at once."""
+        for node in gone:
+            self._instead[node] = []
+            for name in dict.fromkeys(node.inputs):
+                if name:
+                    self.readers[name].remove(node)
+        self._instead[gone[0]] = added
+        for node in added:
+            self.producer[node.output] = node
+            for name in dict.fromkeys(node.inputs):
+                if name:
+                    self.readers.setdefault(name, []).append(node)
 
     def _fresh(self, near: str, like: str, kind: int) -> str:
         name = f"{near}/moved"
@@ -91,7 +107,7 @@ class Rewriter:
     def _merge_quantizers(self) -> None:
         """One QuantizeLinear where several quantize a tensor alike."""
         seen: dict[tuple[str, Quantization], Node] = {}
-        renamed = self.graph.aliases
+        renamed, fixed = self.graph.aliases, self.graph.fixed_names()
         kept: list[Node] = []
         for node in self.graph.nodes:
             if any(name in renamed for name in node.inputs):
@@ -100,7 +116,7 @@ class Rewriter:
             found = per_tensor(node, self.graph) if node.op == "QuantizeLinear" else None
             if found is not None:
                 first = seen.setdefault((node.inputs[0], found), node)
-                if first is not node and node.output not in self.graph.outputs:
+                if first is not node and node.output not in fixed:
                     renamed[node.output] = first.output
                     self.graph.merged[node.index] = first.index
                     continue
@@ -110,7 +126,7 @@ class Rewriter:
 
     def _sink(self, move: Node) -> None:
         readers = self.readers.get(move.output, [])
-        if len(readers) != 1 or move.output in self.graph.outputs:
+        if len(readers) != 1 or move.output in self.graph.outputs or readers[0].captures:
             return
         quantizer = readers[0]
         if quantizer.op != "QuantizeLinear" or quantizer.inputs[0] != move.output:
@@ -205,7 +221,7 @@ def _pad_value(move: Node, graph: Graph) -> float | None:
     return None if value is None or value.size != 1 else float(value.reshape(-1)[0])
 
 
-def in_order(nodes: list[Node], graph: Graph) -> list[Node]:
+def in_order(nodes: list[Node]) -> list[Node]:
     """The nodes sorted so that producers come before readers, else as they stand."""
     producer = {out: node for node in nodes for out in node.outputs if out}
     ordered: list[Node] = []

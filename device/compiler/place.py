@@ -13,8 +13,8 @@ from typing import Literal
 
 import onnx
 
-from device.compiler.graph import Graph, Node
-from device.compiler.segment import outer_names, resolved
+from device.compiler.graph import Graph, Node, outer_names
+from device.compiler.segment import resolved
 from device.compiler.units import MOVING, Unit
 
 SMALL = "nothing to compute between operators that run on onnxruntime: not worth the crossing"
@@ -169,7 +169,8 @@ class Placer:
         """Nodes of the model that onnxruntime runs, apart from those that only prepare what
         another node reads."""
         card = {node.index for node in self.on_card()}
-        done = card | self._graph.folded | set(self._graph.merged) | self._preparations
+        done = card | self._preparations
+        done |= self._graph.folded | self._graph.dead | set(self._graph.merged)
         return [index for index in range(len(self._proto.graph.node)) if index not in done]
 
     @cached_property

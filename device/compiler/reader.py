@@ -13,8 +13,8 @@ from onnx import checker, shape_inference
 
 from device.compiler.ceiling import settle_ceilings
 from device.compiler.expand import expand
-from device.compiler.fold import fold
-from device.compiler.graph import Constants, Graph, Node, Shape, numpy_dtype, proto_of
+from device.compiler.fold import drop_dead, fold
+from device.compiler.graph import Constants, Graph, Node, Shape, numpy_dtype, outer_names, proto_of
 from device.compiler.plan import TensorInfo
 from device.errors import ModelError
 
@@ -187,6 +187,7 @@ def build_graph(proto: onnx.ModelProto, shapes: Mapping[str, Shape], name: str) 
         _infer(graph, proto, shapes, name)
         again = settle_ceilings(graph)
         if not (fold(graph, proto) or again):
+            drop_dead(graph)
             return graph
 
 
@@ -199,6 +200,7 @@ def node_of(index: int, node: onnx.NodeProto) -> Node:
         outputs=tuple(node.output),
         attributes={a.name: onnx.helper.get_attribute_value(a) for a in node.attribute},
         name=node.name,
+        captures=tuple(sorted(outer_names(node))),
     )
 
 

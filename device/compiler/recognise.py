@@ -44,6 +44,7 @@ class Recogniser:
         self._graph = graph
         self._tables = tables
         self._producers = graph.producers()
+        self._order = {node: position for position, node in enumerate(graph.nodes)}
         self.units: list[Unit] = []
         self.reasons: dict[int, str] = {}
 
@@ -278,10 +279,9 @@ class Recogniser:
         found = {(leaf.inputs[0], per_tensor(leaf, self._graph)) for leaf in leaves}
         if len(found) > 1:
             raise Unplaced("it computes in float from several quantized tensors")
-        order = {node: position for position, node in enumerate(self._graph.nodes)}
         if leaves and self._graph.shape(next(iter(leaves)).output) != shape:
             raise Unplaced("it broadcasts")
-        return sorted(nodes, key=order.__getitem__), list(leaves)
+        return sorted(nodes, key=self._order.__getitem__), list(leaves)
 
 
 def _not_quantized(node: Node) -> str:

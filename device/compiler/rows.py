@@ -28,6 +28,9 @@ def placement_rows(proto: onnx.ModelProto, graph: Graph, placer: Placer) -> tupl
     for index in graph.folded:
         if card:
             card.setdefault(index, "known before any input; computed when the model is compiled")
+    for index in graph.dead:
+        if card:
+            card.setdefault(index, "nobody reads its result; it is left out")
     return tuple(
         _row(index, node, card, placer.reasons) for index, node in enumerate(proto.graph.node)
     )

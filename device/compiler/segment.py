@@ -9,7 +9,7 @@ import onnx
 from onnx import numpy_helper
 
 from device.compiler.emit import emit
-from device.compiler.graph import FLOAT, INT8, Graph, Shape, numpy_dtype
+from device.compiler.graph import FLOAT, INT8, Graph, Shape, numpy_dtype, outer_names
 from device.compiler.lower import Lowering
 from device.compiler.lower_units import lower_unit
 from device.compiler.plan import Array, CardSegment, HostSegment, Port
@@ -175,17 +175,3 @@ def resolved(name: str, aliases: Mapping[str, str]) -> str:
     while name in aliases:
         name = aliases[name]
     return name
-
-
-def outer_names(node: onnx.NodeProto) -> set[str]:
-    """Tensors that the node's subgraphs (If, Loop, Scan) read from outside."""
-    found: set[str] = set()
-    for attribute in node.attribute:
-        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-            inner = {value.name for value in graph.input}
-            inner |= {tensor.name for tensor in graph.initializer}
-            for child in graph.node:
-                found |= ({*child.input} | outer_names(child)) - inner - {""}
-                inner |= set(child.output)
-            found |= {value.name for value in graph.output} - inner
-    return found

@@ -131,6 +131,40 @@ def test_subgraph_reads_a_tensor_of_the_card() -> None:
     assert kinds(compiled) == ["card", "host"]
 
 
+def test_subgraph_reads_a_float_that_only_the_card_would_have() -> None:
+    """What a subgraph takes from outside counts as a reader."""
+    b = Builder()
+    x, w = b.dequantized("x", (1, 4, 8, 8)), b.weights("w", (6, 4, 3, 3), True)
+    b.quantized(b.node("Conv", [x, w], "raw"), "y", 0.3)
+    branches: dict[str, Any] = {
+        f"{name}_branch": helper.make_graph(
+            [helper.make_node(op, ["raw"], [f"{name}_out"])],
+            name,
+            [],
+            [helper.make_tensor_value_info(f"{name}_out", TensorProto.FLOAT, None)],
+        )
+        for name, op in (("then", "Neg"), ("else", "Abs"))
+    }
+    b.inputs.append(helper.make_tensor_value_info("flag", TensorProto.BOOL, []))
+    b.feeds["flag"] = np.array(False)
+    b.node("If", ["flag"], "picked", **branches)
+    b.output("picked", TensorProto.FLOAT)
+    compiled = check(b)
+    assert kinds(compiled) == ["host"]
+    assert "needed in float" in rows(compiled)["Conv_raw"][1]
+
+
+def test_node_that_nobody_reads() -> None:
+    b = Builder()
+    conv(b, b.dequantized("x", (1, 4, 8, 8)), "y", 4, 6)
+    b.output("y")
+    compiled = check(b)
+    assert rows(compiled)["DequantizeLinear_y_real"] == (
+        "card",
+        "nobody reads its result; it is left out",
+    )
+
+
 def test_folded_shapes_reach_onnxruntime() -> None:
     """Shape arithmetic is done when compiled; a node off the card gets its value."""
     b = Builder()
