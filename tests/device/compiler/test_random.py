@@ -119,7 +119,8 @@ class Network:
         op = self.draw(st.sampled_from(["MaxPool", "GlobalAveragePool"]))
         if op == "MaxPool":
             more = {"kernel_shape": [2, 2], "strides": [2, 2]}
-            value = self.b.node(op, [self.real(name)], f"pool{self.count}", **more)  # type: ignore[arg-type]
+            pooled = f"pool{self.count}"
+            value = self.b.node(op, [self.real(name)], pooled, **more)  # type: ignore[arg-type]
             self.finish(value, (n, c, h // 2, w // 2))
         else:
             value = self.b.node(op, [self.real(name)], f"pool{self.count}")
