@@ -132,6 +132,49 @@ CHECK_CASE(ports_missing_doubled_or_misshapen)
     REFUSED(t[SPECIMEN_OUTPUT].c = (1u << 24) + 1, TENSOR(SPECIMEN_OUTPUT));
 }
 
+/* Strides and places with room to spare, so that only the limit itself is in the way. */
+static void give_room(struct tepi_program_header *h, struct tepi_tensor *t)
+{
+    h->arena_bytes = UINT64_C(1) << 32;
+    t->stride_w = 1u << 25;
+    t->stride_h = 1u << 28;
+    t->stride_n = 1u << 30;
+    t->h = t->w = 1;
+    t->offset = t->place == TEPI_PLACE_ARENA ? 1u << 31 : 0;
+}
+
+#define ROOMY(index, tampering)                                                                    \
+    REFUSED((give_room(h, &t[index]), t[index].stride_w = 16, t[index].tampering), TENSOR(index))
+
+CHECK_CASE(limits_with_room_to_spare)
+{
+    REFUSED((give_room(h, &t[SPECIMEN_A]), t[SPECIMEN_A].c = (1u << 24) + 1), TENSOR(SPECIMEN_A));
+    REFUSED((give_room(h, &t[SPECIMEN_OUTPUT]), t[SPECIMEN_OUTPUT].c = (1u << 24) + 1),
+            TENSOR(SPECIMEN_OUTPUT));
+    ROOMY(SPECIMEN_A, halo_left = 1025);
+    ROOMY(SPECIMEN_A, halo_right = 1025);
+    REFUSED((give_room(h, &t[SPECIMEN_A]), t[SPECIMEN_A].stride_w = 16,
+             t[SPECIMEN_A].stride_h = 1 << 16, t[SPECIMEN_A].halo_top = 1025),
+            TENSOR(SPECIMEN_A));
+    REFUSED((give_room(h, &t[SPECIMEN_A]), t[SPECIMEN_A].stride_w = 16,
+             t[SPECIMEN_A].stride_h = 1 << 16, t[SPECIMEN_A].halo_bottom = 1025),
+            TENSOR(SPECIMEN_A));
+    REFUSED((give_room(h, &t[SPECIMEN_OUTPUT]), t[SPECIMEN_OUTPUT].h = 2), TENSOR(SPECIMEN_OUTPUT));
+    REFUSED((give_room(h, &t[SPECIMEN_OUTPUT]), t[SPECIMEN_OUTPUT].w = 2), TENSOR(SPECIMEN_OUTPUT));
+    REFUSED((give_room(h, &t[SPECIMEN_OUTPUT]), t[SPECIMEN_OUTPUT].halo_top = 1),
+            TENSOR(SPECIMEN_OUTPUT));
+    REFUSED((give_room(h, &t[SPECIMEN_OUTPUT]), t[SPECIMEN_OUTPUT].halo_left = 1),
+            TENSOR(SPECIMEN_OUTPUT));
+    REFUSED((give_room(h, &t[SPECIMEN_OUTPUT]), t[SPECIMEN_OUTPUT].halo_bottom = 1),
+            TENSOR(SPECIMEN_OUTPUT));
+    REFUSED((give_room(h, &t[SPECIMEN_OUTPUT]), t[SPECIMEN_OUTPUT].halo_right = 1),
+            TENSOR(SPECIMEN_OUTPUT));
+    /* Room alone is no fault of the tensor's. */
+    REFUSED((give_room(h, &t[SPECIMEN_A]), t[SPECIMEN_A].n = 1), TEPI_FAULT_PROGRAM_INSTRUCTION,
+            SPECIMEN_CONV);
+    ACCEPTED(give_room(h, &t[SPECIMEN_OUTPUT]));
+}
+
 CHECK_CASE(every_flipped_bit)
 {
     struct specimen s;
@@ -204,6 +247,7 @@ static const struct check_case cases[] = {
     CHECK_ENTRY(tensors_of_unknown_kind_or_extent),
     CHECK_ENTRY(tensors_outside_their_place),
     CHECK_ENTRY(ports_missing_doubled_or_misshapen),
+    CHECK_ENTRY(limits_with_room_to_spare),
     CHECK_ENTRY(every_flipped_bit),
     CHECK_ENTRY(every_truncation),
     CHECK_ENTRY(bytes_behind_the_end),
