@@ -10,12 +10,9 @@ const struct tepi_kernel_set *tepi_kernels_amxint8_emulated(void);
 #endif
 
 static const struct tepi_conv_kernel *const convolutions[] = {
-    &TEPI_AMX(tepi_u8s8_conv_32x32_amxint8),
-    &tepi_u8s8_dwconv3x3_1x64_avx512vnni,
-    &tepi_u8s8_dwconv_1x64_avx512vnni,
-    &tepi_u8s8_conv3w_16x16_avx512vnni,
-    &tepi_u8s8_conv_6x64_avx512vnni,
-    NULL,
+    &TEPI_AMX(tepi_u8s8_conv_32x32_amxint8), &tepi_u8s8_dwconv3x3_1x64_avx512vnni,
+    &tepi_u8s8_dwconv_1x64_avx512vnni,       &tepi_u8s8_conv3w_16x16_avx512vnni,
+    &tepi_u8s8_conv_6x64_avx512vnni,         NULL,
 };
 
 static const struct tepi_kernel_set set = {
