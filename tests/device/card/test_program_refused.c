@@ -175,6 +175,16 @@ CHECK_CASE(limits_with_room_to_spare)
     ACCEPTED(give_room(h, &t[SPECIMEN_OUTPUT]));
 }
 
+/* Of fitting extent and type, and still refused: nothing lies behind a port's last byte. */
+CHECK_CASE(a_port_is_no_operand_of_a_computing_instruction)
+{
+    struct tepi_tensor *b;
+    REFUSED((b = &t[SPECIMEN_B], b->h = b->w = 1, b->c = 128,
+             b->stride_w = b->stride_h = b->stride_n = 128, t[SPECIMEN_INPUT].type = TEPI_TYPE_U8,
+             i[SPECIMEN_CONV] = i[SPECIMEN_TABLE], i[2].a = SPECIMEN_INPUT),
+            TEPI_FAULT_PROGRAM_INSTRUCTION, 2);
+}
+
 CHECK_CASE(every_flipped_bit)
 {
     struct specimen s;
@@ -248,6 +258,7 @@ static const struct check_case cases[] = {
     CHECK_ENTRY(tensors_outside_their_place),
     CHECK_ENTRY(ports_missing_doubled_or_misshapen),
     CHECK_ENTRY(limits_with_room_to_spare),
+    CHECK_ENTRY(a_port_is_no_operand_of_a_computing_instruction),
     CHECK_ENTRY(every_flipped_bit),
     CHECK_ENTRY(every_truncation),
     CHECK_ENTRY(bytes_behind_the_end),
