@@ -18,6 +18,8 @@ from device.compiler.units import Clamp, Convolution, Window
 from device.compiler.window import window_of
 
 ACCUMULATOR = 1 << 31
+MULTIPLIER_MAX = float(1 << 24)  # one step of a sum already saturates far below it
+BIAS_SCALE_TOLERANCE = 0.013
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,17 @@ def _recentered(values: Array, zero: Array, axis: int) -> Array:
     return wide.astype(np.int8)
 
 
-def bias_of(producer: Node | None, name: str, graph: Graph, channels: int, scale: Array) -> Array:
+def bias_of(
+    producer: Node | None,
+    name: str,
+    graph: Graph,
+    channels: int,
+    scale: Array,
+    rescale: bool = False,
+) -> Array:
     """The bias as int64 [channels] in steps of `scale` (float32 [1] or [channels]); `name` "" is
-    none. A float bias is rounded to such steps, as onnxruntime does when it optimizes a model."""
+    none. A float bias is rounded to such steps, as onnxruntime does when it optimizes a model; an
+    int32 one counts them already, unless with `rescale` its own scale says otherwise."""
     if not name:
         return np.zeros(channels, np.int64)
     if name in graph.constants:
@@ -74,6 +84,8 @@ def bias_of(producer: Node | None, name: str, graph: Graph, channels: int, scale
         raise Unplaced("its bias is neither constant nor quantized to int32")
     else:
         values = _quantized_bias(producer, graph)
+        if rescale:
+            values = _rescaled_bias(values, producer, graph, scale)
     if values.size != channels:
         if values.size != 1:
             raise Unplaced(f"its bias has {values.size} values for {channels} channels")
@@ -98,6 +110,22 @@ def _quantized_bias(dequantizer: Node, graph: Graph) -> Array:
     if zero is not None and zero.any():
         raise Unplaced("its bias has a zero point")
     return values
+
+
+def _rescaled_bias(values: Array, dequantizer: Node, graph: Graph, scale: Array) -> Array:
+    """onnxruntime adds an int32 bias to the sum of a Conv only where their scales agree to about
+    1.3 %, else it computes in float."""
+    found = parameters(dequantizer, graph)
+    if found is None:
+        raise Unplaced("the scale of its bias is not a float32 constant")
+    with np.errstate(all="ignore"):
+        ratio = found[0].reshape(-1).astype(np.float64) / scale.astype(np.float64)
+        if (np.abs(ratio - 1) <= BIAS_SCALE_TOLERANCE).all():
+            return values
+        steps = np.rint(values.reshape(-1) * ratio)
+    if not (np.abs(steps) < ACCUMULATOR).all():
+        raise Unplaced("its bias does not fit 32 bits at the scale of its products")
+    return steps.astype(np.int32)
 
 
 def _check_bias_scale(dequantizer: Node | None, graph: Graph, expected: Array) -> None:
@@ -128,8 +156,8 @@ def _finished(
     if flat.size and (highest.max() >= ACCUMULATOR or lowest.min() < -ACCUMULATOR):
         raise Unplaced("its sums could leave 32 bits")
     multiplier = (np.float32(x.scale) * scale.astype(np.float32)) / np.float32(y.scale)
-    if not np.isfinite(multiplier).all():
-        raise Unplaced("its scales give a multiplier that is not finite")
+    if not (np.abs(multiplier) < MULTIPLIER_MAX).all():
+        raise Unplaced("its scales lie too far apart")
     return Convolution(
         window=window,
         groups=groups,
@@ -166,7 +194,8 @@ def convolution(
         raise Unplaced("its groups do not divide its channels")
     window = window_of(node, shape[2:], out[2:], taps)
     steps = np.float32(x.scale) * weights.scale
-    bias = bias_of(producer(node.input(2)), node.input(2), graph, channels, steps)
+    name = node.input(2)
+    bias = bias_of(producer(name), name, graph, channels, steps, rescale=True)
     kernel = np.ascontiguousarray(values.transpose(0, 2, 3, 1))
     return _finished(kernel, bias, weights.scale, x, y, window, groups, clamp, matrix=False)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import numpy_helper
 
 from .building import Builder
 from .running import compile_model, difference, off_card
@@ -186,6 +187,17 @@ def test_weights_quantized_when_compiled() -> None:
     w = b.node("Transpose", ("w_real",), "w_turned", perm=[1, 0])
     b.quantized(b.node("MatMul", [x, w], "product"), "y", 0.1)
     check(b)
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.9, 0.9999, 1.0001, 1.01, 1.5, 30.0])
+@CHANNELS
+def test_bias_with_a_scale_of_its_own(factor: float, channels: bool) -> None:
+    b = conv("u8", channels, (1, 6, 5, 5), (7, 6, 3, 3))
+    for tensor in b.initializers:
+        if tensor.name == "b_scale":
+            scale = numpy_helper.to_array(tensor) * np.float32(factor)
+            tensor.CopyFrom(numpy_helper.from_array(np.asarray(scale, np.float32), "b_scale"))
+    check(b, worst=0 if abs(factor - 1) < 0.012 else 1)
 
 
 @KINDS
