@@ -12,7 +12,7 @@
 
 enum { PANEL = TEPI_TILE_BLOCKS, BLOCK = TEPI_BLOCK, PIXELS = 256, TILE_MAX = 16, LINE = 64 };
 /* Weights and inputs that are not in the second-level cache when a run of a model comes to them. */
-enum { STREAMED_WEIGHTS = 256 << 10, STREAMED_INPUT = 512 << 10 };
+enum { STREAMED_WEIGHTS = 32 << 10, STREAMED_INPUT = 512 << 10 };
 
 /* The convolution as this kernel sees it; the same at packing and at run time. */
 struct shape {
