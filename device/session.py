@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime as ort
-from google.protobuf.message import DecodeError
+
 
 from device.binding import Card, Program
 from device.compiler import (
@@ -329,7 +329,7 @@ def _read(model: Model, name: str) -> onnx.ModelProto:
         return onnx.load(str(model))
     except FileNotFoundError as error:
         raise ModelError(f"{name}: no such file: {error.filename}") from None
-    except (DecodeError, ValueError, OSError, onnx.checker.ValidationError) as error:
+    except Exception as error:  # protobuf's, the file system's and the checker's, by many names
         raise ModelError(
             f"{name} is not a readable ONNX model ({error}); export or fetch it again"
         ) from error
