@@ -17,7 +17,6 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 
-
 from device.binding import Card, Program
 from device.compiler import (
     CardSegment,
