@@ -11,7 +11,14 @@ from pathlib import Path
 
 ABI = Path(__file__).resolve().parent
 DATASHEET = ABI.parent.parent / "docs" / "card.md"
-SIZES = {"uint8_t": 1, "uint16_t": 2, "uint32_t": 4, "int32_t": 4, "float": 4, "uint64_t": 8}
+SIZES = {"char": 1} | {
+    "uint8_t": 1,
+    "uint16_t": 2,
+    "uint32_t": 4,
+    "int32_t": 4,
+    "float": 4,
+    "uint64_t": 8,
+}
 LOCATIONS = r"TEPI_(REG|QUEUE|DOORBELL)_"
 Row = tuple[str, ...]
 
@@ -135,6 +142,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "commands": lambda: enum("queue.h", "tepi_opcode"),
     "submission": lambda: struct("queue.h", "tepi_submission"),
     "segment": lambda: struct("queue.h", "tepi_segment"),
+    "profile": lambda: struct("queue.h", "tepi_profile_record"),
     "completion": lambda: struct("queue.h", "tepi_completion"),
     "header": lambda: struct("program.h", "tepi_program_header"),
     "tensor": lambda: struct("program.h", "tepi_tensor"),

@@ -20,7 +20,7 @@ enum tepi_opcode {
 
 struct tepi_submission {
     uint8_t opcode; /* enum tepi_opcode */
-    uint8_t flags;  /* must be 0 */
+    uint8_t flags;  /* TEPI_EXECUTE_* for EXECUTE; all else must be 0 */
     uint16_t command_id;
     uint32_t generation;  /* of the card when the host wrote the entry; stale entries are refused */
     uint32_t program;     /* handle, or a command id for ABORT */
@@ -43,8 +43,25 @@ struct tepi_segment {
     uint16_t flags; /* must be 0 */
 };
 
+/* EXECUTE also times each instruction. Where it ends well, one record for each instruction of the
+ * program has been written, in running order, to data_iova; data_bytes must hold them all
+ * (BAD_FIELD, its info the offset of data_bytes, where it does not). */
+#define TEPI_EXECUTE_PROFILE 0x1u
+
+struct tepi_profile_record {
+    uint32_t instruction;   /* index in the program */
+    uint32_t node;          /* struct tepi_instruction */
+    uint64_t elapsed_ns;    /* all items of the command together */
+    uint64_t macs;          /* multiply-accumulates of one item */
+    uint64_t bytes_read;    /* one item: operands without halo, weights, tables */
+    uint64_t bytes_written; /* one item */
+    uint32_t code;          /* enum tepi_instruction_code */
+    uint32_t reserved;      /* 0 */
+    char kernel[48];        /* what computed it, for reports; ends with 0 */
+};
+
 struct tepi_completion {
-    uint32_t result;     /* LOAD_PROGRAM: handle */
+    uint32_t result;     /* LOAD_PROGRAM: handle; EXECUTE: records of a profile */
     uint32_t info;       /* detail of the fault in `status` */
     uint32_t generation; /* of the card when it took the entry */
     uint32_t queue_ns;   /* doorbell to start, saturating */
@@ -65,6 +82,7 @@ struct tepi_completion {
 
 _Static_assert(sizeof(struct tepi_submission) == 64, "a submission entry is 64 bytes");
 _Static_assert(sizeof(struct tepi_segment) == 16, "a segment is 16 bytes");
+_Static_assert(sizeof(struct tepi_profile_record) == 96, "a profile record is 96 bytes");
 _Static_assert(sizeof(struct tepi_completion) == 32, "a completion entry is 32 bytes");
 
 #endif

@@ -3,6 +3,6 @@
 
 from device.binding.card import Card, FaultEntry
 from device.binding.faults import FAULTS, Fault
-from device.binding.program import Program, Timings
+from device.binding.program import Program, Record, Timings
 
-__all__ = ["FAULTS", "Card", "Fault", "FaultEntry", "Program", "Timings"]
+__all__ = ["FAULTS", "Card", "Fault", "FaultEntry", "Program", "Record", "Timings"]

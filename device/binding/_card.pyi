@@ -101,6 +101,16 @@ class Lib:
         failure: CData,
     ) -> int: ...
     @staticmethod
+    def tepi_held_profile(
+        program: CData,
+        ports: CData,
+        batch: int,
+        records: CData,
+        count: int,
+        timings: CData,
+        failure: CData,
+    ) -> int: ...
+    @staticmethod
     def tepi_held_start(
         program: CData, ports: CData, batch: int, deadline_ns: int, run: CData, failure: CData
     ) -> int: ...

@@ -30,6 +30,19 @@ struct tepi_fault_entry {
 };
 #define TEPI_FAULT_LOG_ENTRIES ...
 
+/* abi/queue.h */
+struct tepi_profile_record {
+    uint32_t instruction;
+    uint32_t node;
+    uint64_t elapsed_ns;
+    uint64_t macs;
+    uint64_t bytes_read;
+    uint64_t bytes_written;
+    uint32_t code;
+    char kernel[...];
+    ...;
+};
+
 /* abi/program.h */
 #define TEPI_PROGRAM_MAGIC ...
 #define TEPI_NONE ...
@@ -231,6 +244,9 @@ uint64_t tepi_held_port_bytes(struct tepi_held_program *program, uint32_t port);
 int tepi_held_run(struct tepi_held_program *program, void **ports, uint32_t batch,
                   uint64_t deadline_ns, struct tepi_timings *timings,
                   struct tepi_failure *failure);
+int tepi_held_profile(struct tepi_held_program *program, void **ports, uint32_t batch,
+                      struct tepi_profile_record *records, uint32_t count,
+                      struct tepi_timings *timings, struct tepi_failure *failure);
 int tepi_held_start(struct tepi_held_program *program, void **ports, uint32_t batch,
                     uint64_t deadline_ns, struct tepi_run **run, struct tepi_failure *failure);
 void tepi_held_abort(struct tepi_run *run);

@@ -206,6 +206,14 @@ int tepi_held_run(struct tepi_held_program *program, void **ports, uint32_t batc
     return tepi_loaded_run(program->loaded, &request, timings, failure);
 }
 
+int tepi_held_profile(struct tepi_held_program *program, void **ports, uint32_t batch,
+                      struct tepi_profile_record *records, uint32_t count,
+                      struct tepi_timings *timings, struct tepi_failure *failure)
+{
+    const struct tepi_request request = {ports, batch, 0};
+    return tepi_loaded_profile(program->loaded, &request, records, count, timings, failure);
+}
+
 int tepi_held_start(struct tepi_held_program *program, void **ports, uint32_t batch,
                     uint64_t deadline_ns, struct tepi_run **run, struct tepi_failure *failure)
 {

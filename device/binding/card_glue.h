@@ -61,6 +61,10 @@ uint32_t tepi_held_outputs(struct tepi_held_program *program);
 uint64_t tepi_held_port_bytes(struct tepi_held_program *program, uint32_t port);
 int tepi_held_run(struct tepi_held_program *program, void **ports, uint32_t batch,
                   uint64_t deadline_ns, struct tepi_timings *timings, struct tepi_failure *failure);
+/* Runs and brings back `count` records, one for each instruction of the program. */
+int tepi_held_profile(struct tepi_held_program *program, void **ports, uint32_t batch,
+                      struct tepi_profile_record *records, uint32_t count,
+                      struct tepi_timings *timings, struct tepi_failure *failure);
 int tepi_held_start(struct tepi_held_program *program, void **ports, uint32_t batch,
                     uint64_t deadline_ns, struct tepi_run **run, struct tepi_failure *failure);
 void tepi_held_abort(struct tepi_run *run);

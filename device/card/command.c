@@ -28,7 +28,7 @@ static struct tepi_verdict check(const struct tepi_card *card, const struct tepi
     if (entry->opcode > TEPI_CMD_ABORT) {
         return (struct tepi_verdict){TEPI_FAULT_BAD_OPCODE, entry->opcode};
     }
-    if (entry->flags) {
+    if (entry->flags & ~(entry->opcode == TEPI_CMD_EXECUTE ? TEPI_EXECUTE_PROFILE : 0u)) {
         return BAD_FIELD(flags);
     }
     if (entry->reserved0) {

@@ -122,6 +122,7 @@ struct tepi_verdict tepi_program_run(const struct tepi_program *program, void *c
                                      void *scratch, const struct tepi_run_control *control)
 {
     struct tepi_run run;
+    uint64_t *const elapsed_ns = control ? control->elapsed_ns : NULL;
     run.kernels = program->kernels;
     run.control = control;
     run.scratch = (uint8_t *)scratch + program->arena_bytes;
@@ -132,8 +133,11 @@ struct tepi_verdict tepi_program_run(const struct tepi_program *program, void *c
     for (uint32_t i = 0; i < program->step_count; i++) {
         const struct tepi_step *step = &program->steps[i];
         uint16_t fault = tepi_run_interrupted(control);
+        const uint64_t begun = elapsed_ns ? monotonic_ns() : 0;
         if (fault == TEPI_FAULT_OK)
             fault = step->run(step, &run);
+        if (elapsed_ns)
+            elapsed_ns[i] += monotonic_ns() - begun;
         if (fault != TEPI_FAULT_OK)
             return (struct tepi_verdict){fault, i};
     }

@@ -96,10 +96,16 @@ struct tepi_resize_step {
     const uint32_t *rows, *columns;
 };
 
+/* What an instruction asks of arithmetic and memory, for profiles. */
+struct tepi_cost {
+    uint64_t macs, bytes_read, bytes_written;
+};
+
 struct tepi_step {
     uint16_t (*run)(const struct tepi_step *step, const struct tepi_run *run);
     uint32_t node;
     uint8_t code;
+    struct tepi_cost cost;
     union {
         struct tepi_fill_step fill;
         struct tepi_map_step map;

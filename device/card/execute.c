@@ -39,6 +39,7 @@ struct execution {
     struct piece few[FEW_SEGMENTS];
     struct port_cursor cursors[TEPI_PORTS_MAX];
     uint64_t copy_in_ns, compute_ns, copy_out_ns;
+    struct tepi_card_profile profile;
 };
 
 static struct tepi_verdict fault(uint16_t code, uint32_t info)
@@ -163,6 +164,7 @@ static struct tepi_verdict run_item(struct execution *run, void *scratch)
     const struct tepi_run_control control = {
         .abort = &run->command->abort,
         .deadline_ns = run->command->deadline_ns,
+        .elapsed_ns = run->profile.elapsed_ns,
     };
     const uint64_t start = tepi_card_clock_ns();
     bool any_staged = false;
@@ -258,6 +260,7 @@ struct tepi_verdict tepi_card_execute(struct tepi_card_command *command,
     run.acquired = 0;
     run.copy_in_ns = run.compute_ns = run.copy_out_ns = 0;
     run.pieces = run.few;
+    run.profile = (struct tepi_card_profile){0};
     for (uint32_t port = 0; port < run.ports; port++) {
         run.cursors[port] = (struct port_cursor){
             .item_bytes = tepi_program_port_bytes(run.program, port),
@@ -278,8 +281,14 @@ struct tepi_verdict tepi_card_execute(struct tepi_card_command *command,
     if (verdict.fault == TEPI_FAULT_OK) {
         verdict = acquire_pieces(&run);
     }
+    if (verdict.fault == TEPI_FAULT_OK && command->entry.flags & TEPI_EXECUTE_PROFILE) {
+        verdict = tepi_card_profile_begin(command, &run.profile);
+    }
     if (verdict.fault == TEPI_FAULT_OK) {
         verdict = run_batch(&run, unit->scratch);
+    }
+    if (run.profile.elapsed_ns) {
+        tepi_card_profile_end(command, &run.profile, verdict.fault == TEPI_FAULT_OK);
     }
     release(&run);
     command->completion.copy_in_ns = saturate32(run.copy_in_ns);

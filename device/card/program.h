@@ -6,6 +6,7 @@
 #ifndef TEPI_CARD_PROGRAM_H
 #define TEPI_CARD_PROGRAM_H
 
+#include "abi/queue.h"
 #include "card/memory.h"
 #include "kernels/kernels.h"
 #include <stdatomic.h>
@@ -31,6 +32,10 @@ uint32_t tepi_program_inputs(const struct tepi_program *program);
 uint32_t tepi_program_outputs(const struct tepi_program *program);
 /* Bytes of one item at a port: inputs first, then outputs. */
 uint64_t tepi_program_port_bytes(const struct tepi_program *program, uint32_t port);
+uint32_t tepi_program_instructions(const struct tepi_program *program);
+/* All of an instruction's record but its time. */
+struct tepi_profile_record tepi_program_describe(const struct tepi_program *program,
+                                                 uint32_t instruction);
 uint64_t tepi_program_macs(const struct tepi_program *program);
 /* Arena and kernel scratch for one item in flight; charged to the memory by whoever allocates. */
 uint64_t tepi_program_scratch_bytes(const struct tepi_program *program);
@@ -39,6 +44,7 @@ uint64_t tepi_program_scratch_bytes(const struct tepi_program *program);
 struct tepi_run_control {
     const atomic_bool *abort; /* set: stop with TEPI_FAULT_ABORTED */
     uint64_t deadline_ns;     /* CLOCK_MONOTONIC; past it: TEPI_FAULT_DEADLINE. 0: none */
+    uint64_t *elapsed_ns;     /* one per instruction, the time it took is added; NULL: none */
 };
 
 /* Runs one item. ports: base of each input, then each output, one item each; they end where the

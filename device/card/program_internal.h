@@ -20,4 +20,8 @@ struct tepi_program {
     uint32_t step_count;
 };
 
+/* Of an instruction that the checks have passed. */
+struct tepi_cost tepi_program_cost(const struct tepi_image *image,
+                                   const struct tepi_instruction *instruction);
+
 #endif

@@ -51,6 +51,8 @@ static void lay_out_steps(struct tepi_prepare *prepare, struct tepi_step *steps)
         struct tepi_step *step = steps ? &steps[i] : &counted;
         step->node = in->node;
         step->code = in->code;
+        if (steps)
+            step->cost = tepi_program_cost(image, in);
         prepare->instruction = i;
         tepi_operation_for(in->code)->prepare(prepare, in, step);
     }

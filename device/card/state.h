@@ -140,6 +140,17 @@ void tepi_card_dispatch(struct tepi_card_command *command);
  * may be NULL for a load, and for a command that was aborted. */
 void tepi_card_perform(struct tepi_card_command *command, struct tepi_card_unit *unit);
 
+/* profile.c: times of one EXECUTE, and where in host memory they go. */
+struct tepi_card_profile {
+    uint64_t *elapsed_ns; /* one per instruction; NULL: no profile */
+    void *records;
+};
+struct tepi_verdict tepi_card_profile_begin(struct tepi_card_command *command,
+                                            struct tepi_card_profile *profile);
+/* Writes the records where `whole`, and gives everything back. */
+void tepi_card_profile_end(struct tepi_card_command *command, struct tepi_card_profile *profile,
+                           bool whole);
+
 /* execute.c */
 struct tepi_verdict tepi_card_execute(struct tepi_card_command *command,
                                       struct tepi_card_unit *unit);

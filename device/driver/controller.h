@@ -64,6 +64,11 @@ uint32_t tepi_controller_faults(struct tepi_controller *controller, struct tepi_
 int tepi_controller_command(struct tepi_controller *controller, const struct tepi_submission *entry,
                             struct tepi_completion *completion, struct tepi_failure *failure);
 
+/* The same for an EXECUTE that is to be profiled: room for `count` records, filled on success. */
+int tepi_controller_profile(struct tepi_controller *controller, struct tepi_submission *entry,
+                            struct tepi_profile_record *records, uint32_t count,
+                            struct tepi_completion *completion, struct tepi_failure *failure);
+
 /* The same without waiting, for event loops: the owner comes back from collect. *command_id is
  * written before that can happen. 0, -EAGAIN when the queue is full, or the errno of why the card
  * takes no command. */

@@ -323,8 +323,9 @@ static int prepare(struct tepi_loaded *loaded, const struct tepi_request *reques
     return 0;
 }
 
-int tepi_loaded_run(struct tepi_loaded *loaded, const struct tepi_request *request,
-                    struct tepi_timings *timings, struct tepi_failure *failure)
+int tepi_loaded_profile(struct tepi_loaded *loaded, const struct tepi_request *request,
+                        struct tepi_profile_record *records, uint32_t count,
+                        struct tepi_timings *timings, struct tepi_failure *failure)
 {
     struct tepi_run *run = NULL;
     struct tepi_submission entry;
@@ -333,13 +334,21 @@ int tepi_loaded_run(struct tepi_loaded *loaded, const struct tepi_request *reque
         return result;
     }
     struct tepi_completion completion = {0};
-    result = tepi_controller_command(loaded->controller, &entry, &completion, failure);
+    result = records ? tepi_controller_profile(loaded->controller, &entry, records, count,
+                                               &completion, failure)
+                     : tepi_controller_command(loaded->controller, &entry, &completion, failure);
     if (result == 0) {
         copy_outputs(run, request->ports);
     }
     fill_timings(timings, &completion, run->started_ns);
     run_give(run);
     return result;
+}
+
+int tepi_loaded_run(struct tepi_loaded *loaded, const struct tepi_request *request,
+                    struct tepi_timings *timings, struct tepi_failure *failure)
+{
+    return tepi_loaded_profile(loaded, request, NULL, 0, timings, failure);
 }
 
 int tepi_loaded_start(struct tepi_loaded *loaded, const struct tepi_request *request,

@@ -43,6 +43,10 @@ uint32_t tepi_loaded_epoch(const struct tepi_loaded *loaded);
  * STALE_GENERATION after a reset; else the errno of the fault. `timings` may be NULL. */
 int tepi_loaded_run(struct tepi_loaded *loaded, const struct tepi_request *request,
                     struct tepi_timings *timings, struct tepi_failure *failure);
+/* The same with a record for each instruction; BAD_FIELD where `count` is less than those. */
+int tepi_loaded_profile(struct tepi_loaded *loaded, const struct tepi_request *request,
+                        struct tepi_profile_record *records, uint32_t count,
+                        struct tepi_timings *timings, struct tepi_failure *failure);
 
 /* Starts a run for an event loop: copies the inputs at once; the output buffers must live until
  * tepi_run_end. -EAGAIN: the queue is full, try after the next completion. */

@@ -126,6 +126,7 @@ static void plausible_entry(struct attack *attack)
                           : address(attack);
     entry.data_iova = address(attack);
     entry.data_bytes = take(bytes, 3);
+    entry.flags = take(bytes, 1) % 4 == 0 ? TEPI_EXECUTE_PROFILE : 0;
     submit(attack, &entry);
 }
 
