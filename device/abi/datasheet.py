@@ -11,14 +11,8 @@ from pathlib import Path
 
 ABI = Path(__file__).resolve().parent
 DATASHEET = ABI.parent.parent / "docs" / "card.md"
-SIZES = {"char": 1} | {
-    "uint8_t": 1,
-    "uint16_t": 2,
-    "uint32_t": 4,
-    "int32_t": 4,
-    "float": 4,
-    "uint64_t": 8,
-}
+SIZES = {"char": 1, "uint8_t": 1, "uint16_t": 2, "uint32_t": 4, "int32_t": 4, "float": 4}
+SIZES["uint64_t"] = 8
 LOCATIONS = r"TEPI_(REG|QUEUE|DOORBELL)_"
 Row = tuple[str, ...]
 

@@ -48,11 +48,11 @@ class Timings(NamedTuple):
 class Record(NamedTuple):
     """One instruction of a profiled program: struct tepi_profile_record with medians of its times.
 
-    `index` is its place in the program, `code` its instruction's name in abi.CODES, `node` the
+    `instruction` is its place in the program, `code` its instruction's name in abi.CODES, `node` the
     number of the model's node it came from. `macs` and the bytes are of one item, `ns` too.
     """
 
-    index: int
+    instruction: int
     code: str
     node: int
     kernel: str

@@ -18,7 +18,7 @@ def test_one_record_for_each_instruction(card: Card, batch: int) -> None:
     target = np.zeros_like(source)
     records = program.profile([source], batch, [target], runs=3)
     np.testing.assert_array_equal(target, source)
-    assert [record.index for record in records] == list(range(5))
+    assert [record.instruction for record in records] == list(range(5))
     for record in records:
         assert record.code == "map"
         assert record.kernel.startswith("u8-copy-")
