@@ -75,7 +75,7 @@ class Session:
         if card == "none":
             self._open_without_card(model)
             return
-        proto = _read(model, self.name)
+        proto = load_model(model, self.name)
         compiled = compile_model(proto, name=self.name)
         fixed_shapes = all(isinstance(d, int) for info in compiled.inputs for d in info.shape)
         self._proto = None if fixed_shapes else proto
@@ -96,14 +96,14 @@ class Session:
 
     def _open_without_card(self, model: Model) -> None:
         source = model if isinstance(model, bytes) else str(model)
-        host = _open_onnxruntime(source, self.name, self._threads)
+        host = open_onnxruntime(source, self.name, self._threads)
         self._proto = None
         self.inputs = [_tensor_info(row) for row in host.get_inputs()]
         self.outputs = [_tensor_info(row) for row in host.get_outputs()]
         reason = 'the session was opened with card="none"'
         self.placement = [
             Placement(n.name or f"{n.op_type}_{n.output[0]}", n.op_type, "onnxruntime", reason)
-            for n in _read(model, self.name).graph.node
+            for n in load_model(model, self.name).graph.node
         ]
         self._input_names = frozenset(info.name for info in self.inputs)
         inputs, outputs = tuple(self.inputs), tuple(self.outputs)
@@ -221,7 +221,7 @@ class Session:
             if isinstance(segment, CardSegment):
                 steps.append(_CardStep(segment, self._card.load_program(segment.program)))
             else:
-                host = _open_onnxruntime(segment.model, self.name, self._threads)
+                host = open_onnxruntime(segment.model, self.name, self._threads)
                 steps.append(_HostStep(segment, host))
         return _Variant(compiled, steps)
 
@@ -320,7 +320,7 @@ class _Variant:
         return values
 
 
-def _read(model: Model, name: str) -> onnx.ModelProto:
+def load_model(model: Model, name: str) -> onnx.ModelProto:
     """The model with its external data; ModelError names what is wrong with it."""
     try:
         if isinstance(model, bytes):
@@ -334,7 +334,8 @@ def _read(model: Model, name: str) -> onnx.ModelProto:
         ) from error
 
 
-def _open_onnxruntime(source: str | bytes, name: str, threads: int) -> ort.InferenceSession:
+def open_onnxruntime(source: str | bytes, name: str, threads: int) -> ort.InferenceSession:
+    """A quiet session on `threads` threads. Raises ModelError where onnxruntime refuses it."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

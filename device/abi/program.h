@@ -198,7 +198,7 @@ struct tepi_instruction {
     uint16_t a;    /* tensor index; TEPI_NO_TENSOR: none (FILL) */
     uint16_t b;    /* tensor index; TEPI_NO_TENSOR: none (all but ADD and MUL) */
     uint16_t out;
-    uint32_t node;     /* number of the model's node it came from, for reports */
+    uint32_t node;     /* of the model's nodes the one it came from, for reports; TEPI_NONE */
     uint32_t reserved; /* must be 0 */
     union {
         struct tepi_fill_params fill;

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from device.binding.abi import PARAMS
+from device.binding.abi import NONE, PARAMS
 from device.compiler import layout
 from device.compiler.emit import Constant, Instruction
 from device.compiler.graph import Shape
@@ -53,7 +53,7 @@ class Lowering:
         self.inputs: list[Buffer] = []
         self.outputs: list[Buffer] = []
         self._ports: dict[str, Held] = {}
-        self.node = 0
+        self.node = NONE  # what brings inputs in comes from no node
 
     def add_input(self, name: str, kind: Literal["u8", "i8", "f32"]) -> None:
         """The next input port; bytes are brought into the arena at once."""
@@ -76,6 +76,7 @@ class Lowering:
 
     def finish(self) -> None:
         """Sends the bytes of quantized outputs to their ports."""
+        self.node = NONE
         for name, held in self._ports.items():
             if held.image.type != "f32":
                 self.copy(self.get(name), held)
