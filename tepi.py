@@ -9,6 +9,7 @@ import importlib
 import importlib.metadata
 import sys
 import traceback
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import click
@@ -35,11 +36,42 @@ class Entry(NamedTuple):
     summary: str
 
 
-COMMANDS: dict[str, Entry] = {
-    "card": Entry(
-        "edge_server.cli",
-        "card",
-        "See, take away and bring back the card of a server started with --card-control.",
+class Folder(NamedTuple):
+    """A group of commands that may live in several rooms."""
+
+    summary: str
+    entries: dict[str, Entry]
+
+
+COMMANDS: dict[str, Entry | Folder] = {
+    "card": Folder(
+        "Look at models on a card, and at the card of a running server.",
+        {
+            "attach": Entry(
+                "edge_server.cli", "attach", "Bring the card back and every model onto it."
+            ),
+            "bench": Entry(
+                "device.cli",
+                "bench",
+                "Time MODEL on the card and on onnxruntime in turns, and compare what they "
+                "compute.",
+            ),
+            "detach": Entry(
+                "edge_server.cli",
+                "detach",
+                "Take the card away at once; requests go on under each model's policy.",
+            ),
+            "explain": Entry(
+                "device.cli",
+                "explain",
+                "Show what MODEL becomes on the card: each instruction, its kernel and its time.",
+            ),
+            "status": Entry(
+                "edge_server.cli",
+                "status",
+                "Show the card's state, its faults and where each model runs.",
+            ),
+        },
     ),
     "infer": Entry(
         "edge_server.cli", "infer", "Send one request to MODEL and print what comes back."
@@ -55,20 +87,28 @@ COMMANDS: dict[str, Entry] = {
 class Rooms(click.Group):
     """A click group whose commands are imported from their rooms on first use."""
 
+    entries: Mapping[str, Entry | Folder] = COMMANDS
+
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(COMMANDS)
+        return sorted(self.entries)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        entry = COMMANDS.get(cmd_name)
+        entry = self.entries.get(cmd_name)
         if entry is None:
             return None
+        if isinstance(entry, Folder):
+            group = Rooms(cmd_name, help=entry.summary)
+            group.entries = entry.entries
+            return group
         command = getattr(importlib.import_module(entry.module), entry.attribute)
         assert isinstance(command, click.Command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name].summary) for name in sorted(COMMANDS)])
+            formatter.write_dl(
+                [(name, self.entries[name].summary) for name in sorted(self.entries)]
+            )
 
 
 def _print_version(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:

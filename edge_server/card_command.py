@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`tepi card`: the card of a running server, through its CardControl service."""
+"""The card of a running server, through its CardControl service: `tepi card status`, `detach` and
+`attach`, of a server started with --card-control."""
 
 from __future__ import annotations
 
@@ -13,11 +14,6 @@ from edge_server.client import CARD_CONTROL, CallError, Client
 from wire import tepi_card_pb2 as pb
 
 _SECONDS = 120.0  # attach answers once every model is on the card again
-
-
-@click.group()
-def card() -> None:
-    """See, take away and bring back the card of a server started with --card-control."""
 
 
 def _call(method: str, request: Message, address: str, as_json: bool) -> None:
@@ -52,7 +48,7 @@ _ADDRESS = click.option(
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print the status as JSON.")
 
 
-@card.command()
+@click.command()
 @_ADDRESS
 @_JSON
 def status(address: str, as_json: bool) -> None:
@@ -60,7 +56,7 @@ def status(address: str, as_json: bool) -> None:
     _call("Status", pb.CardStatusRequest(), address, as_json)
 
 
-@card.command()
+@click.command()
 @_ADDRESS
 @_JSON
 def detach(address: str, as_json: bool) -> None:
@@ -68,7 +64,7 @@ def detach(address: str, as_json: bool) -> None:
     _call("Detach", pb.CardDetachRequest(), address, as_json)
 
 
-@card.command()
+@click.command()
 @_ADDRESS
 @_JSON
 def attach(address: str, as_json: bool) -> None:

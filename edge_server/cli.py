@@ -15,11 +15,11 @@ import uvloop
 
 from edge_server import log
 from edge_server.app import Server, product_parts
-from edge_server.card_command import card
+from edge_server.card_command import attach, detach, status
 from edge_server.infer_command import infer
 from edge_server.settings import DEFAULT_QUEUE_SIZE, Settings
 
-__all__ = ["card", "infer", "serve"]
+__all__ = ["attach", "detach", "infer", "serve", "status"]
 
 # How long the event loop may wait for the interpreter lock while a model is compiled beside it.
 _LOCK_SECONDS = 0.0005

@@ -3,6 +3,7 @@
 
 import subprocess
 import sys
+from collections.abc import Mapping
 
 import click
 import pytest
@@ -22,12 +23,37 @@ def test_help_lists_every_command_without_importing_a_room() -> None:
     assert "Exit codes" in done.stdout
 
 
-@pytest.mark.parametrize("name", sorted(tepi.COMMANDS))
-def test_summaries_are_what_the_rooms_say(name: str) -> None:
-    command = tepi.cli.get_command(click.Context(tepi.cli), name)
-    assert command is not None
-    assert command.get_short_help_str(200) == tepi.COMMANDS[name].summary
-    assert CliRunner().invoke(command, ["--help"]).exit_code == 0
+def paths() -> list[list[str]]:
+    """Every command and group, as the words that a person types."""
+    found = []
+    for name, entry in sorted(tepi.COMMANDS.items()):
+        found.append([name])
+        if isinstance(entry, tepi.Folder):
+            found += [[name, inner] for inner in sorted(entry.entries)]
+    return found
+
+
+@pytest.mark.parametrize("path", paths(), ids=" ".join)
+def test_summaries_are_what_the_rooms_say(path: list[str]) -> None:
+    group: click.Command | None = tepi.cli
+    entries: Mapping[str, tepi.Entry | tepi.Folder] = tepi.COMMANDS
+    for word in path:
+        assert isinstance(group, click.Group)
+        group, entry = group.get_command(click.Context(group), word), entries[word]
+        entries = entry.entries if isinstance(entry, tepi.Folder) else {}
+    assert group is not None
+    assert group.get_short_help_str(200) == entry.summary
+    assert CliRunner().invoke(group, ["--help"]).exit_code == 0
+
+
+def test_help_of_a_group_imports_no_room() -> None:
+    probe = (
+        "import sys, tepi; tepi.main(['card', '--help']);"
+        "assert not {'grpc', 'onnxruntime', 'numpy', 'edge_server', 'device'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "explain" in done.stdout and "detach" in done.stdout
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

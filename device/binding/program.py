@@ -48,8 +48,8 @@ class Timings(NamedTuple):
 class Record(NamedTuple):
     """One instruction of a profiled program: struct tepi_profile_record with medians of its times.
 
-    `instruction` is its place in the program, `code` its instruction's name in abi.CODES, `node` the
-    number of the model's node it came from. `macs` and the bytes are of one item, `ns` too.
+    `instruction` is its place in the program, `code` its name in abi.CODES, `node` the number of
+    the model's node it came from (abi.NONE: none). `macs`, bytes and `ns` are of one item.
     """
 
     instruction: int

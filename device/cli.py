@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`tepi card explain`, `tepi card bench` and `tepi model quantize`: a model on a card of its own.
+
+What a command needs is imported when it runs, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+_MODEL = click.argument("model", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+_SHAPES = click.option(
+    "--shape",
+    "shapes",
+    multiple=True,
+    metavar="NAME=1,3,224,224",
+    help="Sizes of an input that the model leaves open; may be given again.",
+)
+_ISA = click.option(
+    "--isa",
+    type=click.Choice(["auto", "scalar", "avx2", "avx512vnni", "amxint8"]),
+    default="auto",
+    show_default=True,
+    help="Hold the card to an instruction set.",
+)
+_THREADS = click.option(
+    "--threads",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="Compute workers of the card, and onnxruntime's threads.",
+)
+_MEMORY_MIB = 4096
+_WIDE = 200  # columns of a table that goes into a file or a pipe
+
+
+def _open_card(threads: int, isa: str) -> Any:
+    from device.binding import Card
+
+    try:
+        return Card.open("inproc", threads=threads, isa=isa, memory=_MEMORY_MIB << 20)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDE)
+
+
+def _print(found: Any, as_json: bool, table: Callable[[Any, Any], None]) -> None:
+    if as_json:
+        click.echo(json.dumps(asdict(found)))
+    else:
+        table(found, _console())
+
+
+@click.command(
+    epilog="""\b
+The prediction is a roofline: each instruction takes the larger of its
+multiply-accumulates at the card's best rate and its bytes at the rate at which
+the card moves data that it finds in cache. Both rates are measured on the spot,
+with the same instruction set and threads, by convolutions of 256 channels, an
+addition of 196 KiB tensors and a vector times 512 KiB of weights. It is a lower
+bound: nothing is added for starting an instruction.
+"""
+)
+@_MODEL
+@_SHAPES
+@_ISA
+@_THREADS
+@click.option(
+    "--runs", type=click.IntRange(1, 10000), default=30, show_default=True, help="Runs to time."
+)
+@_JSON
+def explain(
+    model: Path, shapes: tuple[str, ...], isa: str, threads: int, runs: int, as_json: bool
+) -> None:
+    """Show what MODEL becomes on the card: each instruction, its kernel and its time."""
+    from device.measure import tables
+    from device.measure.explain import explain as measured
+    from device.measure.feeds import parse_shapes
+
+    given = parse_shapes(shapes)
+    with _open_card(threads, isa) as card:
+        found = measured(model, card, given, threads, runs)
+    _print(found, as_json, tables.print_explanation)
+
+
+@click.command()
+@_MODEL
+@_SHAPES
+@_ISA
+@_THREADS
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0, 3600),
+    default=5.0,
+    show_default=True,
+    help="Time to measure, both engines together.",
+)
+@_JSON
+def bench(
+    model: Path, shapes: tuple[str, ...], isa: str, threads: int, seconds: float, as_json: bool
+) -> None:
+    """Time MODEL on the card and on onnxruntime in turns, and compare what they compute."""
+    from device.measure import tables
+    from device.measure.compare import compare
+    from device.measure.feeds import parse_shapes
+
+    given = parse_shapes(shapes)
+    with _open_card(threads, isa) as card:
+        found = compare(model, card, given, threads, seconds)
+    _print(found, as_json, tables.print_comparison)
