@@ -52,9 +52,9 @@
 #define TEPI_FAULT_LOG_ENTRIES 64u
 
 /* Doorbells, write-only u32, of pair q: free-running tail of the submission ring and free-running
- * head of the completion ring (taken modulo the ring's entries). A value behind the newest by at
- * most the ring's entries is ignored: doorbells of two threads may overtake each other. A command
- * is fetched only while its completion has a place in the completion ring. */
+ * head of the completion ring (taken modulo the ring's entries). A value behind the newest, by up to
+ * half their range, is ignored: doorbells of two threads may overtake each other. A command is
+ * fetched only while its completion has a place in the completion ring. */
 #define TEPI_REG_DOORBELL        0x1000u
 #define TEPI_REG_DOORBELL_STRIDE 8u
 #define TEPI_DOORBELL_SQ_TAIL    0u

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import threading
-import weakref
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Self
 
@@ -49,7 +48,6 @@ class Card:
     def __init__(self, handle: CData) -> None:
         self._handle: CData | None = ffi.gc(handle, lib.tepi_slot_release)
         self._lock = threading.Lock()
-        self._programs: weakref.WeakSet[Program] = weakref.WeakSet()
         self.completions = Completions(handle)
 
     @classmethod
@@ -122,9 +120,7 @@ class Card:
         result = lib.tepi_held_open(card, ffi.from_buffer(image), len(image), handle, failure)
         if result:
             raise outcome("loading a program", result, failure)
-        program = Program(self, handle[0], image)
-        self._programs.add(program)
-        return program
+        return Program(self, handle[0], image)
 
     @property
     def alive(self) -> bool:

@@ -171,13 +171,15 @@ static struct tepi_card_command *fetch_all(struct tepi_card_queue *queue)
     return first;
 }
 
-/* Moves a free-running index; false where it jumps by more than `room`. */
-static bool move(uint32_t *index, uint32_t value, uint32_t room, uint32_t entries)
+/* Moves a free-running index; false where it jumps ahead by more than `room`. A value behind it is
+ * an older doorbell that newer ones overtook, by any number: its thread may have slept. */
+static bool move(uint32_t *index, uint32_t value, uint32_t room)
 {
-    if (*index - value <= entries) {
-        return true; /* overtaken by a newer doorbell, or the same again */
+    const uint32_t ahead = value - *index;
+    if (ahead > INT32_MAX) {
+        return true;
     }
-    if (value - *index > room) {
+    if (ahead > room) {
         return false;
     }
     *index = value;
@@ -193,10 +195,9 @@ void tepi_card_queue_doorbell(struct tepi_card_queue *queue, uint32_t which, uin
     if (queue->enabled && ready(card) &&
         (atomic_load(&card->control_register) & TEPI_CONTROL_ENABLE)) {
         const uint32_t waiting = queue->tail - queue->fetched;
-        overrun =
-            which == TEPI_DOORBELL_SQ_TAIL
-                ? !move(&queue->tail, value, queue->entries - waiting, queue->entries)
-                : !move(&queue->cq_head, value, queue->posted - queue->cq_head, queue->entries);
+        overrun = which == TEPI_DOORBELL_SQ_TAIL
+                      ? !move(&queue->tail, value, queue->entries - waiting)
+                      : !move(&queue->cq_head, value, queue->posted - queue->cq_head);
         /* A pair that overran is stopped: what its entries are is no longer known. */
         queue->enabled = !overrun;
         first = overrun ? NULL : fetch_all(queue);

@@ -19,6 +19,23 @@ static uint32_t standing_fault(struct tepi_controller *controller)
     return is_fatal(code) ? code : TEPI_FAULT_HANG;
 }
 
+/* The fault behind what tepi_queue_look or tepi_queue_wait found. */
+static uint32_t found_fault(struct tepi_controller *controller, int found)
+{
+    switch (found) {
+    case -ENODEV:
+        return TEPI_FAULT_GONE;
+    case -EBADMSG:
+        return TEPI_FAULT_CORRUPT_COMPLETION;
+    case -EPIPE:
+        return TEPI_FAULT_QUEUE_OVERRUN;
+    case -EIO:
+        return standing_fault(controller);
+    default:
+        return TEPI_FAULT_TIMEOUT;
+    }
+}
+
 static struct tepi_submission abort_entry(uint16_t command_id)
 {
     return (struct tepi_submission){.opcode = TEPI_CMD_ABORT, .program = command_id, .batch = 1};
@@ -89,11 +106,7 @@ int tepi_controller_command(struct tepi_controller *controller, const struct tep
         result = cut_short(controller, id, completion);
     }
     if (result) {
-        const uint32_t fault = result == -ENODEV    ? TEPI_FAULT_GONE
-                               : result == -EBADMSG ? TEPI_FAULT_CORRUPT_COMPLETION
-                               : result == -EIO     ? standing_fault(controller)
-                                                    : TEPI_FAULT_TIMEOUT;
-        tepi_controller_lose(controller, epoch, fault);
+        tepi_controller_lose(controller, epoch, found_fault(controller, result));
         result = tepi_queue_wait(queue, id, 0, completion);
         if (result) {
             return result; /* cannot be: a loss ends every command */
@@ -140,13 +153,9 @@ uint32_t tepi_controller_collect(struct tepi_controller *controller, struct tepi
     const uint32_t epoch = tepi_controller_epoch(controller);
     uint32_t taken = tepi_queue_collect(queue, done, most);
     if (taken == 0 && tepi_queue_in_flight(queue) > 0) {
-        const int status = tepi_controller_status(controller);
-        const bool corrupt = tepi_queue_fault(queue) == TEPI_FAULT_CORRUPT_COMPLETION;
-        if (status || corrupt) {
-            tepi_controller_lose(controller, epoch,
-                                 status == -ENODEV ? TEPI_FAULT_GONE
-                                 : status == -EIO  ? standing_fault(controller)
-                                                   : TEPI_FAULT_CORRUPT_COMPLETION);
+        const int found = tepi_queue_look(queue);
+        if (found) {
+            tepi_controller_lose(controller, epoch, found_fault(controller, found));
             taken = tepi_queue_collect(queue, done, most);
         }
     }

@@ -60,8 +60,9 @@ int tepi_queue_reap(struct tepi_queue *queue);
 
 /* Waits until a command is done and takes its completion: spins shortly, then sleeps. timeout_ns 0
  * only looks. Otherwise the command stays in flight: -ETIMEDOUT; -ENODEV when the card is gone and
- * -EIO when it reports a fatal fault, for which STATUS is read while waiting; -EBADMSG after a
- * corrupt completion. The thread that posted is the one that waits. */
+ * -EIO when it reports a fatal fault, -EPIPE when it has stopped the pair, for which registers are
+ * read while waiting; -EBADMSG after a corrupt completion. The thread that posted is the one that
+ * waits. */
 int tepi_queue_wait(struct tepi_queue *queue, uint16_t command_id, uint64_t timeout_ns,
                     struct tepi_completion *completion);
 /* Gives up waiting; the completion, when it comes, only frees the slot. */
@@ -75,6 +76,8 @@ int tepi_queue_wait_slot(struct tepi_queue *queue, uint64_t timeout_ns);
 int tepi_queue_eventfd(const struct tepi_queue *queue);
 uint32_t tepi_queue_collect(struct tepi_queue *queue, struct tepi_done *done, uint32_t most);
 
+/* Why waiting is in vain: 0 where it is not, else as tepi_queue_wait. Reads the card. */
+int tepi_queue_look(struct tepi_queue *queue);
 /* Why the pair is closed, an enum tepi_fault; 0 while it is open. */
 uint32_t tepi_queue_fault(const struct tepi_queue *queue);
 uint32_t tepi_queue_in_flight(struct tepi_queue *queue);

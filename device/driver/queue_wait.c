@@ -27,8 +27,7 @@ static bool is_done(struct tepi_slot *slot)
     return atomic_load_explicit(&slot->state, memory_order_acquire) == TEPI_SLOT_DONE;
 }
 
-/* Why waiting on is in vain: 0 where it is not, else as tepi_queue_wait. */
-static int look_around(struct tepi_queue *queue)
+int tepi_queue_look(struct tepi_queue *queue)
 {
     if (tepi_queue_fault(queue) == TEPI_FAULT_CORRUPT_COMPLETION) {
         return -EBADMSG;
@@ -37,7 +36,12 @@ static int look_around(struct tepi_queue *queue)
     if (status == TEPI_ALL_ONES) {
         return -ENODEV;
     }
-    return status & TEPI_STATUS_FAULT ? -EIO : 0;
+    if (status & TEPI_STATUS_FAULT) {
+        return -EIO;
+    }
+    const uint32_t enable =
+        TEPI_REG_QUEUE + queue->config.id * TEPI_REG_QUEUE_STRIDE + TEPI_QUEUE_ENABLE;
+    return tepi_read32(queue->bus, enable) ? 0 : -EPIPE;
 }
 
 void tepi_queue_wake(struct tepi_slot *slot)
@@ -93,7 +97,7 @@ static int lead(struct tepi_queue *queue, struct tepi_slot *slot, uint64_t deadl
         if (is_done(slot)) {
             break;
         }
-        result = look_around(queue);
+        result = tepi_queue_look(queue);
         if (result) {
             break;
         }
@@ -139,7 +143,7 @@ static int sleep_until(struct tepi_queue *queue, struct tepi_slot *slot, uint64_
         if (tepi_now_ns() >= deadline) {
             return -ETIMEDOUT;
         }
-        int result = look_around(queue);
+        int result = tepi_queue_look(queue);
         if (result) {
             return result;
         }

@@ -266,6 +266,23 @@ CHECK_CASE(doorbell_overtaken_by_a_newer_one)
     raw_close(&raw);
 }
 
+CHECK_CASE(doorbell_that_slept_through_many_turns_of_the_ring)
+{
+    struct raw_host raw;
+    CHECK(raw_open(&raw, NULL));
+    struct tepi_completion done;
+    for (uint16_t id = 0; id < 1000; id++) {
+        const struct tepi_submission entry = raw_entry(&raw, TEPI_CMD_NOP, id);
+        CHECK_INT(raw_do(&raw, 0, &entry, &done), TEPI_FAULT_OK);
+    }
+    raw_write32(&raw, TEPI_REG_DOORBELL, 3);
+    raw_write32(&raw, TEPI_REG_DOORBELL + TEPI_DOORBELL_CQ_HEAD, 5);
+    CHECK_INT(raw_read32(&raw, TEPI_REG_FAULT_COUNT), 0);
+    const struct tepi_submission entry = raw_entry(&raw, TEPI_CMD_NOP, 7);
+    CHECK_INT(raw_do(&raw, 0, &entry, &done), TEPI_FAULT_OK);
+    raw_close(&raw);
+}
+
 CHECK_CASE(completions_never_overflow_their_ring)
 {
     struct raw_host raw;
@@ -314,6 +331,7 @@ static const struct check_case cases[] = {
     CHECK_ENTRY(queue_set_up_wrongly),
     CHECK_ENTRY(doorbell_past_the_ring_stops_the_pair),
     CHECK_ENTRY(doorbell_overtaken_by_a_newer_one),
+    CHECK_ENTRY(doorbell_that_slept_through_many_turns_of_the_ring),
     CHECK_ENTRY(completions_never_overflow_their_ring),
     CHECK_ENTRY(rings_wrap_and_flip_the_phase),
 };

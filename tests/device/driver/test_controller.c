@@ -220,6 +220,29 @@ CHECK_CASE(fatal_fault_is_reported_by_its_code_and_reset)
     tepi_controller_close(controller);
 }
 
+static void stops(struct fake_card *fake, uint32_t queue, uint32_t tail)
+{
+    (void)tail;
+    fake->on_doorbell = fake_obey;
+    fake->registers[(TEPI_REG_QUEUE + queue * TEPI_REG_QUEUE_STRIDE + TEPI_QUEUE_ENABLE) / 4] = 0;
+}
+
+CHECK_CASE(pair_that_the_card_stopped)
+{
+    struct fake_card fake;
+    struct tepi_failure failure;
+    struct tepi_controller *controller = NULL;
+    fake_init(&fake);
+    fake.on_doorbell = stops;
+    CHECK_INT(tepi_controller_open(fake_bus(&fake), NULL, &controller, &failure), 0);
+    struct tepi_completion done;
+    CHECK_INT(tepi_controller_command(controller, &nop, &done, &failure), -EIO);
+    CHECK_INT(failure.fault, TEPI_FAULT_QUEUE_OVERRUN);
+    CHECK_INT(tepi_controller_epoch(controller), 2);
+    CHECK_INT(tepi_controller_command(controller, &nop, &done, &failure), 0);
+    tepi_controller_close(controller);
+}
+
 CHECK_CASE(event_loop_hears_of_removal_and_expiry)
 {
     struct fake_card fake;
@@ -322,6 +345,7 @@ static const struct check_case cases[] = {
     CHECK_ENTRY(removal_in_flight_and_return),
     CHECK_ENTRY(card_that_came_back_unnoticed_is_not_alive),
     CHECK_ENTRY(fatal_fault_is_reported_by_its_code_and_reset),
+    CHECK_ENTRY(pair_that_the_card_stopped),
     CHECK_ENTRY(event_loop_hears_of_removal_and_expiry),
     CHECK_ENTRY(resets_while_threads_submit),
 };

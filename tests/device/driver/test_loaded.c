@@ -146,6 +146,45 @@ CHECK_CASE(threads_share_a_program)
     pair_close(&pair);
 }
 
+static void *nop_many(void *argument)
+{
+    struct runner *runner = argument;
+    const struct tepi_submission nop = {.opcode = TEPI_CMD_NOP, .batch = 1};
+    for (uint32_t i = 0; i < runner->rounds; i++) {
+        struct tepi_completion done;
+        struct tepi_failure failure;
+        const int result = tepi_controller_command(runner->pair->controller, &nop, &done, &failure);
+        runner->fine += result == 0;
+    }
+    return NULL;
+}
+
+CHECK_CASE(threads_crowd_a_tiny_ring)
+{
+    enum { THREADS = 6, ROUNDS = 3000 };
+    struct pair pair = {0};
+    const struct tepi_card_config config = {.memory_bytes = 4096, .workers = 1, .queues = 2};
+    const struct tepi_controller_config tiny = {.entries = 2};
+    CHECK_INT(tepi_card_create(&config, &pair.card), 0);
+    const struct tepi_device_port port = tepi_card_port(pair.card);
+    struct tepi_bus *bus = NULL;
+    CHECK_INT(tepi_bus_inproc_open(&port, &bus), 0);
+    CHECK_INT(tepi_controller_open(bus, &tiny, &pair.controller, &pair.failure), 0);
+    struct runner runners[THREADS];
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++) {
+        runners[i] = (struct runner){.pair = &pair, .rounds = ROUNDS};
+        pthread_create(&threads[i], NULL, nop_many, &runners[i]);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        pthread_join(threads[i], NULL);
+        CHECK_INT(runners[i].fine, ROUNDS);
+    }
+    CHECK_INT(tepi_controller_epoch(pair.controller), 1);
+    tepi_controller_close(pair.controller);
+    tepi_card_destroy(pair.card);
+}
+
 CHECK_CASE(removal_and_return_under_load)
 {
     enum { THREADS = 3, TURNS = 20 };
@@ -245,6 +284,7 @@ static const struct check_case cases[] = {
     CHECK_ENTRY(batches_of_any_size),
     CHECK_ENTRY(refused_program_says_why),
     CHECK_ENTRY(threads_share_a_program),
+    CHECK_ENTRY(threads_crowd_a_tiny_ring),
     CHECK_ENTRY(removal_and_return_under_load),
     CHECK_ENTRY(program_of_an_earlier_epoch_must_be_reloaded),
     CHECK_ENTRY(deadline_stops_a_long_run),
