@@ -76,6 +76,16 @@ COMMANDS: dict[str, Entry | Folder] = {
     "infer": Entry(
         "edge_server.cli", "infer", "Send one request to MODEL and print what comes back."
     ),
+    "model": Folder(
+        "Make models ready for the card.",
+        {
+            "quantize": Entry(
+                "device.cli",
+                "quantize",
+                "Make an int8 MODEL of a float32 one, and report what it lost and won.",
+            ),
+        },
+    ),
     "serve": Entry(
         "edge_server.cli",
         "serve",

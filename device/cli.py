@@ -121,3 +121,52 @@ def bench(
     with _open_card(threads, isa) as card:
         found = compare(model, card, given, threads, seconds)
     _print(found, as_json, tables.print_comparison)
+
+
+@click.command()
+@_MODEL
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    required=True,
+    help="An .npz with an array of samples for each input of the model.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="Where the int8 model goes.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["minmax", "entropy", "percentile"]),
+    default="minmax",
+    show_default=True,
+    help="How the range of each activation is chosen.",
+)
+@click.option(
+    "--percentile",
+    type=click.FloatRange(50, 100, min_open=True),
+    default=99.999,
+    show_default=True,
+    help="What --method percentile keeps of the values, in percent.",
+)
+@_JSON
+def quantize(
+    model: Path, calibration: Path, output: Path, method: Any, percentile: float, as_json: bool
+) -> None:
+    """Make an int8 MODEL of a float32 one, and report what it lost and won.
+
+    Weights become int8 with a scale per channel, activations uint8, in QDQ form. The report
+    compares with float32 on the calibration data, names the layers that lose most, and times the
+    card against onnxruntime.
+    """
+    from device.quantize import tables
+    from device.quantize.quantize import quantize as quantized
+
+    if output.exists() and output.samefile(model):
+        raise click.UsageError("--output is the model itself; name another file")
+    with tables.ProgressBars(quiet=as_json) as progress:
+        report = quantized(model, calibration, output, method, progress, percentile)
+    _print(report, as_json, tables.print_report)

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from device.binding import Card, Record
 from device.compiler import CardSegment, compile_model
+from device.measure.feeds import Array
 
 CHANNELS, SIZE, RUNS = 256, 28, 31
 VECTOR, VECTOR_OUT = 1024, 512
@@ -55,7 +56,7 @@ def _moved(row: Record) -> int:
 def _model() -> onnx.ModelProto:
     rng = np.random.default_rng(0)
     nodes: list[onnx.NodeProto] = []
-    parameters = {
+    parameters: dict[str, Array] = {
         "s": np.array(0.02, np.float32),
         "t": np.array(0.002, np.float32),
         "z": np.array(128, np.uint8),

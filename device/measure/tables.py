@@ -16,8 +16,8 @@ def print_explanation(told: Explanation, console: Console) -> None:
     """Every instruction, then totals, memory, and what stayed off the card."""
     shapes = ", ".join(f"{name} {shape}" for name, shape in told.shapes.items())
     console.print(
-        f"[bold]{told.model}[/bold] on the card ({told.isa}, {told.threads} "
-        f"thread{'' if told.threads == 1 else 's'}), {shapes}, medians of {told.runs} runs",
+        f"[bold]{told.model}[/bold] on the card ({told.isa}, {_threads(told.threads)}), "
+        f"{shapes}, medians of {told.runs} runs",
         highlight=False,
     )
     for number, part in enumerate(told.parts):
@@ -30,6 +30,10 @@ def print_explanation(told: Explanation, console: Console) -> None:
         else:
             console.print(_lines(number, part))
     _print_totals(told, console)
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'' if count == 1 else 's'}"
 
 
 def _lines(number: int, part: CardPart) -> Table:
@@ -93,7 +97,7 @@ def _print_totals(told: Explanation, console: Console) -> None:
 
 def print_comparison(found: Comparison, console: Console) -> None:
     """Medians and percentiles side by side."""
-    table = Table(title=f"{found.model}, {found.threads} threads", title_justify="left", box=None)
+    table = Table(title=f"{found.model}, {_threads(found.threads)}", title_justify="left", box=None)
     table.add_column("engine")
     for title in ("median ms", "p90 ms", "p99 ms", "least ms", "runs"):
         table.add_column(title, justify="right")
