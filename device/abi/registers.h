@@ -52,8 +52,8 @@
 #define TEPI_FAULT_LOG_ENTRIES 64u
 
 /* Doorbells, write-only u32, of pair q: free-running tail of the submission ring and free-running
- * head of the completion ring (taken modulo the ring's entries). A value behind the newest, by up to
- * half their range, is ignored: doorbells of two threads may overtake each other. A command is
+ * head of the completion ring (taken modulo the ring's entries). A value behind the newest, by up
+ * to half their range, is ignored: doorbells of two threads may overtake each other. A command is
  * fetched only while its completion has a place in the completion ring. */
 #define TEPI_REG_DOORBELL        0x1000u
 #define TEPI_REG_DOORBELL_STRIDE 8u
