@@ -5,12 +5,15 @@
 #include "card/state.h"
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 static void quiesce(struct tepi_card *card)
 {
     for (uint32_t i = 0; i < card->config.queues; i++) {
         tepi_card_queue_disable(&card->queues[i]);
     }
+    /* Workers that helped the last commands may be on their way out. */
+    tepi_card_units_settle(card);
     tepi_card_programs_clear(card);
 }
 
@@ -108,6 +111,7 @@ static void release(struct tepi_card *card)
         pthread_cond_destroy(&card->queues[i].idle);
         pthread_mutex_destroy(&card->queues[i].lock);
     }
+    pthread_cond_destroy(&card->units_idle);
     pthread_cond_destroy(&card->work_wanted);
     pthread_mutex_destroy(&card->work_lock);
     pthread_mutex_destroy(&card->resize_lock);
@@ -130,10 +134,11 @@ int tepi_card_create(const struct tepi_card_config *config, struct tepi_card **o
     if (!kernels) {
         return -ENOTSUP;
     }
-    struct tepi_card *card = calloc(1, sizeof *card);
+    struct tepi_card *card = aligned_alloc(_Alignof(struct tepi_card), sizeof *card);
     if (!card) {
         return -ENOMEM;
     }
+    memset(card, 0, sizeof *card);
     card->config = *config;
     card->kernels = kernels;
     card->memory.bytes = config->memory_bytes;
@@ -143,6 +148,7 @@ int tepi_card_create(const struct tepi_card_config *config, struct tepi_card **o
     pthread_mutex_init(&card->resize_lock, NULL);
     pthread_mutex_init(&card->work_lock, NULL);
     pthread_cond_init(&card->work_wanted, NULL);
+    pthread_cond_init(&card->units_idle, NULL);
     for (uint32_t i = 0; i < TEPI_QUEUES_MAX; i++) {
         card->queues[i].card = card;
         card->queues[i].id = i;

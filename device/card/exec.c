@@ -126,6 +126,7 @@ struct tepi_verdict tepi_program_run(const struct tepi_program *program, void *c
     run.kernels = program->kernels;
     run.control = control;
     run.scratch = (uint8_t *)scratch + program->arena_bytes;
+    run.scratch_bytes = program->scratch_bytes - program->arena_bytes;
     run.bases[TEPI_BASE_ARENA] = scratch;
     run.bases[TEPI_BASE_BLOCK] = program->block;
     for (uint32_t i = 0; i < program->inputs + program->outputs; i++)
@@ -135,7 +136,7 @@ struct tepi_verdict tepi_program_run(const struct tepi_program *program, void *c
         uint16_t fault = tepi_run_interrupted(control);
         const uint64_t begun = elapsed_ns ? monotonic_ns() : 0;
         if (fault == TEPI_FAULT_OK)
-            fault = step->run(step, &run);
+            fault = tepi_run_step(step, &run);
         if (elapsed_ns)
             elapsed_ns[i] += monotonic_ns() - begun;
         if (fault != TEPI_FAULT_OK)

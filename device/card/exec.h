@@ -9,12 +9,15 @@
 
 #include "card/program_image.h"
 
+struct tepi_step;
+
 /* One run's addresses. Bases: the arena, the program's block, then each port. */
 enum { TEPI_BASE_ARENA = 0, TEPI_BASE_BLOCK = 1, TEPI_BASE_PORTS = 2 };
 struct tepi_run {
     const struct tepi_kernel_set *kernels;
     const struct tepi_run_control *control;
-    void *scratch; /* of the convolution kernels */
+    void *scratch; /* of the convolution kernels, for this thread */
+    uint64_t scratch_bytes;
     uint8_t *bases[TEPI_BASE_PORTS + TEPI_PORTS_MAX];
 };
 
@@ -56,11 +59,15 @@ struct tepi_map_step {
                  const struct tepi_plane *plane);
 };
 
+/* One convolution, or several side by side, each of `channels` of the output (the last may have
+ * fewer). Each is cut along its rows, or along the pixels of its only row. */
 struct tepi_conv_step {
     struct tepi_site in, out; /* in: the first tap, padding subtracted */
     const struct tepi_conv_kernel *kernel;
-    struct tepi_conv conv;
-    uint32_t rows_at_once; /* between two looks at abort and deadline */
+    const struct tepi_conv *sides;
+    uint32_t channels;
+    uint32_t cuts, grain;   /* units of one of them; pixels that a cut keeps together, 0: rows */
+    uint32_t units_at_once; /* between two looks at abort and deadline */
 };
 
 /* Up to three loops over pixels around a call on `count` consecutive bytes. */
@@ -101,8 +108,23 @@ struct tepi_cost {
     uint64_t macs, bytes_read, bytes_written;
 };
 
+struct tepi_range {
+    uint32_t begin, end;
+};
+typedef uint16_t tepi_run_range(const struct tepi_step *step, const struct tepi_run *run,
+                                struct tepi_range units, void *scratch);
+
+/* An instruction in `units` that any threads may compute in any order; run NULL: in one piece. */
+struct tepi_cut {
+    tepi_run_range *run;
+    uint32_t units;
+    uint32_t at_least; /* units in a piece, or handing it over costs more than it saves */
+    bool worth;        /* sharing */
+};
+
 struct tepi_step {
     uint16_t (*run)(const struct tepi_step *step, const struct tepi_run *run);
+    struct tepi_cut cut;
     uint32_t node;
     uint8_t code;
     struct tepi_cost cost;
@@ -131,6 +153,7 @@ struct tepi_prepare {
     const struct tepi_kernel_set *kernels;
     struct tepi_shelf shelf;
     uint64_t kernel_scratch; /* largest that any kernel asked for */
+    uint64_t shared_ns;      /* of the instructions worth sharing, on one thread */
     uint16_t fault;          /* set where the value of a kept constant is refused */
     uint32_t instruction;    /* being prepared */
 };
@@ -143,6 +166,15 @@ const float *tepi_prepare_floats(struct tepi_prepare *prepare, uint32_t offset, 
 struct tepi_site tepi_prepare_site(struct tepi_prepare *prepare, uint16_t tensor);
 struct tepi_store tepi_prepare_store(struct tepi_prepare *prepare, uint32_t table, uint8_t lo,
                                      uint8_t hi, int32_t zero_point);
+
+/* What `work` counts: multiply-accumulates of a dense convolution, taps of a window on each channel
+ * alone, elements. */
+enum tepi_pace { TEPI_PACE_DENSE, TEPI_PACE_WINDOW, TEPI_PACE_ELEMENT };
+/* At the end of a prepare: `run` computes the step's units, 1 to 2^32 - 1, of `work` together. */
+void tepi_cut_step(struct tepi_prepare *prepare, struct tepi_step *step, tepi_run_range *run,
+                   uint64_t units, uint64_t work, enum tepi_pace pace);
+/* One instruction, on the run's team where that is worth it; a fault, or TEPI_FAULT_OK. */
+uint16_t tepi_run_step(const struct tepi_step *step, const struct tepi_run *run);
 
 /* Returns TEPI_FAULT_OK, _PROGRAM_INSTRUCTION or _PROGRAM_CONSTANT; *work is how many elementary
  * steps (multiply-accumulates of CONV, else elements touched) a run takes. */

@@ -3,6 +3,9 @@
 #include "card/exec.h"
 #include <math.h>
 
+/* Smallest stretch that a row is cut into, and most pieces (an extent times it fits 64 bits). */
+enum { CUT_BYTES = 4096, CUT_MAX = 1 << 16 };
+
 /* The loops around the kernel, innermost dimension first, joined where bytes follow each other.
  * b broadcasts along the dimensions where it has 1. With `joined` false a call covers exactly the
  * channels of one pixel. */
@@ -45,28 +48,57 @@ static struct tepi_rows lay_rows(const struct tepi_tensor *out, const struct tep
 }
 
 typedef void call(const struct tepi_elementwise_step *step, const struct tepi_kernel_set *kernels,
-                  const uint8_t *a, const uint8_t *b, uint8_t *out);
+                  const uint8_t *a, const uint8_t *b, uint8_t *out, size_t count);
 
 static void walk(const struct tepi_elementwise_step *step, const struct tepi_kernel_set *kernels,
                  uint32_t depth, const uint8_t *a, const uint8_t *b, uint8_t *out, call *kernel)
 {
+    const struct tepi_rows *rows = &step->rows;
     if (depth == 0) {
-        kernel(step, kernels, a, b, out);
+        kernel(step, kernels, a, b, out, (size_t)rows->count);
         return;
     }
     const uint32_t d = depth - 1;
-    const struct tepi_rows *rows = &step->rows;
     for (uint64_t i = 0; i < rows->extent[d]; i++)
         walk(step, kernels, d, a + i * rows->a_step[d], b + i * rows->b_step_outer[d],
              out + i * rows->out_step[d], kernel);
 }
 
-static uint16_t run_each(const struct tepi_step *step, const struct tepi_run *run, call *kernel)
+/* A unit is a stretch of bytes where all are one row, else some rounds of the outermost loop. */
+static uint16_t run_units(const struct tepi_step *step, const struct tepi_run *run,
+                          struct tepi_range units, call *kernel)
 {
     const struct tepi_elementwise_step *s = &step->elementwise;
-    walk(s, run->kernels, s->rows.depth, tepi_at(run, &s->a), tepi_at(run, &s->b),
-         tepi_at(run, &s->out), kernel);
+    const struct tepi_rows *rows = &s->rows;
+    const uint8_t *a = tepi_at(run, &s->a), *b = tepi_at(run, &s->b);
+    uint8_t *out = tepi_at(run, &s->out);
+    const uint64_t extent = rows->depth ? rows->extent[rows->depth - 1] : rows->count;
+    const uint64_t begin = extent * units.begin / step->cut.units;
+    const uint64_t end = extent * units.end / step->cut.units;
+    if (rows->depth == 0) {
+        kernel(s, run->kernels, a + begin, b + begin * rows->b_step, out + begin,
+               (size_t)(end - begin));
+        return TEPI_FAULT_OK;
+    }
+    const uint32_t d = rows->depth - 1;
+    for (uint64_t i = begin; i < end; i++)
+        walk(s, run->kernels, d, a + i * rows->a_step[d], b + i * rows->b_step_outer[d],
+             out + i * rows->out_step[d], kernel);
     return TEPI_FAULT_OK;
+}
+
+/* A row of SOFTMAX is one whole. */
+static void cut(struct tepi_prepare *prepare, struct tepi_step *step, tepi_run_range *run,
+                bool rows_cut)
+{
+    const struct tepi_rows *rows = &step->elementwise.rows;
+    uint64_t units = rows_cut ? rows->count / CUT_BYTES : 1, work = rows->count;
+    for (uint32_t i = 0; i < rows->depth; i++)
+        work *= rows->extent[i];
+    if (rows->depth)
+        units = rows->extent[rows->depth - 1];
+    units = units < 1 ? 1 : units < CUT_MAX ? units : CUT_MAX;
+    tepi_cut_step(prepare, step, run, units, work, TEPI_PACE_ELEMENT);
 }
 
 static bool same_extent(const struct tepi_tensor *a, const struct tepi_tensor *b)
@@ -163,14 +195,16 @@ static void prepare_operands(struct tepi_prepare *prepare, const struct tepi_ins
 
 static void call_add(const struct tepi_elementwise_step *step,
                      const struct tepi_kernel_set *kernels, const uint8_t *a, const uint8_t *b,
-                     uint8_t *out)
+                     uint8_t *out, size_t count)
 {
-    kernels->add(&step->add, a, b, step->rows.b_step, out, (size_t)step->rows.count);
+    kernels->add(&step->add, a, b, step->rows.b_step, out, count);
 }
 
-static uint16_t run_add(const struct tepi_step *step, const struct tepi_run *run)
+static uint16_t run_add(const struct tepi_step *step, const struct tepi_run *run,
+                        struct tepi_range units, void *scratch)
 {
-    return run_each(step, run, call_add);
+    (void)scratch;
+    return run_units(step, run, units, call_add);
 }
 
 static void prepare_add(struct tepi_prepare *prepare, const struct tepi_instruction *in,
@@ -178,7 +212,6 @@ static void prepare_add(struct tepi_prepare *prepare, const struct tepi_instruct
 {
     const struct tepi_add_params *p = &in->add;
     prepare_operands(prepare, in, &step->elementwise, true, true);
-    step->run = run_add;
     step->elementwise.add = (struct tepi_add){
         .ratio_a = p->ratio_a,
         .ratio_b = p->ratio_b,
@@ -188,18 +221,21 @@ static void prepare_add(struct tepi_prepare *prepare, const struct tepi_instruct
         .out_offset = p->out_offset,
         .store = tepi_prepare_store(prepare, p->table, p->lo, p->hi, 0),
     };
+    cut(prepare, step, run_add, true);
 }
 
 static void call_mul(const struct tepi_elementwise_step *step,
                      const struct tepi_kernel_set *kernels, const uint8_t *a, const uint8_t *b,
-                     uint8_t *out)
+                     uint8_t *out, size_t count)
 {
-    kernels->mul(&step->mul, a, b, step->rows.b_step, out, (size_t)step->rows.count);
+    kernels->mul(&step->mul, a, b, step->rows.b_step, out, count);
 }
 
-static uint16_t run_mul(const struct tepi_step *step, const struct tepi_run *run)
+static uint16_t run_mul(const struct tepi_step *step, const struct tepi_run *run,
+                        struct tepi_range units, void *scratch)
 {
-    return run_each(step, run, call_mul);
+    (void)scratch;
+    return run_units(step, run, units, call_mul);
 }
 
 static void prepare_mul(struct tepi_prepare *prepare, const struct tepi_instruction *in,
@@ -207,7 +243,6 @@ static void prepare_mul(struct tepi_prepare *prepare, const struct tepi_instruct
 {
     const struct tepi_mul_params *p = &in->mul;
     prepare_operands(prepare, in, &step->elementwise, true, true);
-    step->run = run_mul;
     step->elementwise.mul = (struct tepi_mul){
         .ratio = p->ratio,
         .zero = p->zero,
@@ -216,51 +251,56 @@ static void prepare_mul(struct tepi_prepare *prepare, const struct tepi_instruct
         .out_offset = p->out_offset,
         .store = tepi_prepare_store(prepare, p->table, p->lo, p->hi, 0),
     };
+    cut(prepare, step, run_mul, true);
 }
 
 static void call_table(const struct tepi_elementwise_step *step,
                        const struct tepi_kernel_set *kernels, const uint8_t *a, const uint8_t *b,
-                       uint8_t *out)
+                       uint8_t *out, size_t count)
 {
     (void)b;
-    kernels->table(step->table, a, out, (size_t)step->rows.count);
+    kernels->table(step->table, a, out, count);
 }
 
-static uint16_t run_table(const struct tepi_step *step, const struct tepi_run *run)
+static uint16_t run_table(const struct tepi_step *step, const struct tepi_run *run,
+                          struct tepi_range units, void *scratch)
 {
-    return run_each(step, run, call_table);
+    (void)scratch;
+    return run_units(step, run, units, call_table);
 }
 
 static void prepare_table(struct tepi_prepare *prepare, const struct tepi_instruction *in,
                           struct tepi_step *step)
 {
     prepare_operands(prepare, in, &step->elementwise, false, true);
-    step->run = run_table;
     step->elementwise.table = tepi_prepare_constant(prepare, in->table.table, 256);
+    cut(prepare, step, run_table, true);
 }
 
 static void call_softmax(const struct tepi_elementwise_step *step,
                          const struct tepi_kernel_set *kernels, const uint8_t *a, const uint8_t *b,
-                         uint8_t *out)
+                         uint8_t *out, size_t count)
 {
     (void)b;
     kernels->softmax(step->softmax.table, step->softmax.ratio, step->softmax.zero_point, a, out,
-                     (size_t)step->rows.count);
+                     count);
 }
 
-static uint16_t run_softmax(const struct tepi_step *step, const struct tepi_run *run)
+static uint16_t run_softmax(const struct tepi_step *step, const struct tepi_run *run,
+                            struct tepi_range units, void *scratch)
 {
-    return run_each(step, run, call_softmax);
+    (void)scratch;
+    return run_units(step, run, units, call_softmax);
 }
 
 static void prepare_softmax(struct tepi_prepare *prepare, const struct tepi_instruction *in,
                             struct tepi_step *step)
 {
     prepare_operands(prepare, in, &step->elementwise, false, false);
-    step->run = run_softmax;
     step->elementwise.softmax.table = tepi_prepare_floats(prepare, in->softmax.table, 256);
     step->elementwise.softmax.ratio = in->softmax.ratio;
     step->elementwise.softmax.zero_point = prepare->image->tensors[in->out].zero_point;
+    cut(prepare, step, run_softmax, false);
 }
 
 const struct tepi_operation tepi_operation_add = {

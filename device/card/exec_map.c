@@ -10,6 +10,9 @@ struct dimension {
     int64_t in, out;
 };
 
+/* Fewest columns of a plane that is cut. */
+enum { CUT_COLUMNS = 1024 };
+
 /* Extents joined from several dimensions stay below this. */
 #define JOINED_MAX (UINT64_C(1) << 30)
 
@@ -225,9 +228,27 @@ static void loop(const struct tepi_map_step *step, const struct tepi_run *run, u
     }
 }
 
-static uint16_t run_map(const struct tepi_step *step, const struct tepi_run *run)
+/* Along the outermost loop or, where there is none, along the plane's columns. */
+static uint16_t run_map(const struct tepi_step *step, const struct tepi_run *run,
+                        struct tepi_range units, void *scratch)
 {
-    loop(&step->map, run, 0, tepi_at(run, &step->map.in), tepi_at(run, &step->map.out));
+    (void)scratch;
+    const struct tepi_map_step *map = &step->map;
+    const uint8_t *in = tepi_at(run, &map->in);
+    uint8_t *out = tepi_at(run, &map->out);
+    if (map->depth) {
+        for (int64_t i = units.begin; i < (int64_t)units.end; i++)
+            loop(map, run, 1, in + i * map->in_step[0] * map->in_bytes,
+                 out + i * map->out_step[0] * map->out_bytes);
+        return TEPI_FAULT_OK;
+    }
+    struct tepi_plane plane = map->plane;
+    const uint64_t begin = (uint64_t)plane.columns * units.begin / step->cut.units;
+    const uint64_t end = (uint64_t)plane.columns * units.end / step->cut.units;
+    plane.columns = (uint32_t)(end - begin);
+    plane.input = in + (ptrdiff_t)begin * plane.in_column * map->in_bytes;
+    plane.output = out + (ptrdiff_t)begin * plane.out_column * map->out_bytes;
+    map->copy(map, run, &plane);
     return TEPI_FAULT_OK;
 }
 
@@ -268,7 +289,15 @@ static void prepare(struct tepi_prepare *prepare, const struct tepi_instruction 
     } else if (p->table != TEPI_NONE) {
         map->copy = copy_through_table;
     }
-    step->run = run_map;
+    uint64_t elements = 1;
+    for (uint32_t i = 0; i < p->rank; i++)
+        elements *= p->dims[i];
+    const uint64_t columns = map->plane.columns / CUT_COLUMNS;
+    tepi_cut_step(prepare, step, run_map,
+                  map->depth ? map->extent[0]
+                  : columns  ? columns
+                             : 1,
+                  elements, TEPI_PACE_ELEMENT);
 }
 
 const struct tepi_operation tepi_operation_map = {

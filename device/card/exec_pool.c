@@ -62,17 +62,21 @@ static struct tepi_pool bind_pool(const struct tepi_step *step, const struct tep
     return pool;
 }
 
-static uint16_t run_max(const struct tepi_step *step, const struct tepi_run *run)
+static uint16_t run_max(const struct tepi_step *step, const struct tepi_run *run,
+                        struct tepi_range rows, void *scratch)
 {
+    (void)scratch;
     const struct tepi_pool pool = bind_pool(step, run);
-    run->kernels->maxpool(&pool, 0, pool.n * pool.out_h);
+    run->kernels->maxpool(&pool, rows.begin, rows.end);
     return TEPI_FAULT_OK;
 }
 
-static uint16_t run_average(const struct tepi_step *step, const struct tepi_run *run)
+static uint16_t run_average(const struct tepi_step *step, const struct tepi_run *run,
+                            struct tepi_range rows, void *scratch)
 {
+    (void)scratch;
     const struct tepi_pool pool = bind_pool(step, run);
-    run->kernels->avgpool(&pool, 0, pool.n * pool.out_h);
+    run->kernels->avgpool(&pool, rows.begin, rows.end);
     return TEPI_FAULT_OK;
 }
 
@@ -82,7 +86,6 @@ static void prepare(struct tepi_prepare *prepare, const struct tepi_instruction 
     const struct tepi_pool_params *p = &in->pool;
     const struct tepi_tensor *a = &prepare->image->tensors[in->a];
     const struct tepi_tensor *out = &prepare->image->tensors[in->out];
-    step->run = in->code == TEPI_OP_MAXPOOL ? run_max : run_average;
     step->pool.in = tepi_prepare_site(prepare, in->a);
     step->pool.out = tepi_prepare_site(prepare, in->out);
     step->pool.pool = (struct tepi_pool){
@@ -112,6 +115,9 @@ static void prepare(struct tepi_prepare *prepare, const struct tepi_instruction 
         .in_zero_point = a->zero_point,
         .out_zero_point = out->zero_point,
     };
+    const uint64_t taps = (uint64_t)p->kernel_h * p->kernel_w * tepi_elements(out);
+    tepi_cut_step(prepare, step, in->code == TEPI_OP_MAXPOOL ? run_max : run_average,
+                  (uint64_t)out->n * out->h, taps, TEPI_PACE_WINDOW);
 }
 
 const struct tepi_operation tepi_operation_maxpool = {

@@ -40,6 +40,7 @@ struct execution {
     struct port_cursor cursors[TEPI_PORTS_MAX];
     uint64_t copy_in_ns, compute_ns, copy_out_ns;
     struct tepi_card_profile profile;
+    struct tepi_team *team;
 };
 
 static struct tepi_verdict fault(uint16_t code, uint32_t info)
@@ -165,6 +166,7 @@ static struct tepi_verdict run_item(struct execution *run, void *scratch)
         .abort = &run->command->abort,
         .deadline_ns = run->command->deadline_ns,
         .elapsed_ns = run->profile.elapsed_ns,
+        .team = run->team,
     };
     const uint64_t start = tepi_card_clock_ns();
     bool any_staged = false;
@@ -260,6 +262,7 @@ struct tepi_verdict tepi_card_execute(struct tepi_card_command *command,
     run.acquired = 0;
     run.copy_in_ns = run.compute_ns = run.copy_out_ns = 0;
     run.pieces = run.few;
+    run.team = NULL;
     run.profile = (struct tepi_card_profile){0};
     for (uint32_t port = 0; port < run.ports; port++) {
         run.cursors[port] = (struct port_cursor){
@@ -285,7 +288,11 @@ struct tepi_verdict tepi_card_execute(struct tepi_card_command *command,
         verdict = tepi_card_profile_begin(command, &run.profile);
     }
     if (verdict.fault == TEPI_FAULT_OK) {
+        run.team = tepi_card_team_open(run.card, unit, run.program);
         verdict = run_batch(&run, unit->scratch);
+    }
+    if (run.team) {
+        tepi_card_team_close(run.card, unit);
     }
     if (run.profile.elapsed_ns) {
         tepi_card_profile_end(command, &run.profile, verdict.fault == TEPI_FAULT_OK);

@@ -8,6 +8,7 @@
 
 #include "abi/queue.h"
 #include "card/memory.h"
+#include "card/team.h"
 #include "kernels/kernels.h"
 #include <stdatomic.h>
 #include <stddef.h>
@@ -39,12 +40,15 @@ struct tepi_profile_record tepi_program_describe(const struct tepi_program *prog
 uint64_t tepi_program_macs(const struct tepi_program *program);
 /* Arena and kernel scratch for one item in flight; charged to the memory by whoever allocates. */
 uint64_t tepi_program_scratch_bytes(const struct tepi_program *program);
+/* About how long one thread takes for those instructions that several can share. */
+uint64_t tepi_program_shared_ns(const struct tepi_program *program);
 
-/* Asked between instructions. */
+/* Asked between instructions, and between the parts of a long one. */
 struct tepi_run_control {
     const atomic_bool *abort; /* set: stop with TEPI_FAULT_ABORTED */
     uint64_t deadline_ns;     /* CLOCK_MONOTONIC; past it: TEPI_FAULT_DEADLINE. 0: none */
     uint64_t *elapsed_ns;     /* one per instruction, the time it took is added; NULL: none */
+    struct tepi_team *team;   /* to share long instructions with; NULL: this thread alone */
 };
 
 /* Runs one item. ports: base of each input, then each output, one item each; they end where the

@@ -13,7 +13,7 @@ struct tepi_program {
     uint64_t block_bytes;
     uint64_t arena_bytes; /* rounded up, with slack: where the kernels' scratch begins */
     uint64_t scratch_bytes;
-    uint64_t macs;
+    uint64_t macs, shared_ns;
     uint32_t inputs, outputs;
     const uint64_t *port_bytes; /* inputs, then outputs */
     const struct tepi_step *steps;

@@ -49,6 +49,7 @@ static void lay_out_steps(struct tepi_prepare *prepare, struct tepi_step *steps)
         const struct tepi_instruction *in = &image->instructions[i];
         struct tepi_step counted;
         struct tepi_step *step = steps ? &steps[i] : &counted;
+        step->cut = (struct tepi_cut){0};
         step->node = in->node;
         step->code = in->code;
         if (steps)
@@ -84,6 +85,7 @@ static void lay_out(struct tepi_prepare *prepare, uint64_t macs)
     program->arena_bytes = (header->arena_bytes + 63) / 64 * 64 + TEPI_KERNEL_SLACK;
     program->scratch_bytes = program->arena_bytes + prepare->kernel_scratch;
     program->macs = macs;
+    program->shared_ns = prepare->shared_ns;
     program->inputs = header->inputs;
     program->outputs = header->outputs;
     program->port_bytes = port_bytes;
@@ -162,4 +164,9 @@ uint64_t tepi_program_macs(const struct tepi_program *program)
 uint64_t tepi_program_scratch_bytes(const struct tepi_program *program)
 {
     return program->scratch_bytes;
+}
+
+uint64_t tepi_program_shared_ns(const struct tepi_program *program)
+{
+    return program->shared_ns;
 }

@@ -64,8 +64,25 @@ struct tepi_card_queue {
     struct tepi_card_command *commands, *free_commands;
 };
 
+/* Threads that share a command: see team.c. Atomics are read without work_lock. */
+struct tepi_card_team {
+    struct tepi_team face; /* first: what the executor knows */
+    struct tepi_card *card;
+    struct tepi_card_team *next; /* among the open ones */
+    _Atomic bool open;
+    _Atomic uint32_t helpers; /* workers that have joined; the leader is not counted */
+    _Atomic(const struct tepi_job *) job;
+    _Atomic uint64_t scratch_bytes; /* that a part of the job needs */
+    _Alignas(64) _Atomic uint64_t turn;
+    _Alignas(64) _Atomic uint32_t ended; /* parts of the job */
+    _Atomic bool asleep;                 /* the leader waits for part_ended */
+    pthread_mutex_t lock;
+    pthread_cond_t part_ended;
+};
+
 /* A compute unit: scratch for one item in flight. */
 struct tepi_card_unit {
+    struct tepi_card_team team;
     struct tepi_card_unit *next; /* in the list of idle units */
     bool busy, resized;
     void *scratch, *next_scratch; /* next_*: to take when it falls idle, where `resized` */
@@ -96,15 +113,27 @@ struct tepi_card {
     uint64_t unit_bytes;
 
     pthread_mutex_t work_lock;
-    pthread_cond_t work_wanted;
+    pthread_cond_t work_wanted, units_idle;
     struct tepi_card_command *work_first, *work_last;
     struct tepi_card_unit *idle_units;
-    _Atomic uint32_t work_count;
+    struct tepi_card_team *teams; /* open ones */
+    uint32_t called;              /* resting workers that were woken and have not come yet */
+    /* Hints for those who do not hold work_lock; written with it. */
+    _Atomic uint32_t work_count, team_count, idle_count, resting;
     _Atomic bool stop;
     struct tepi_card_unit units[TEPI_CARD_WORKERS_MAX];
     pthread_t threads[TEPI_CARD_WORKERS_MAX];
     uint32_t thread_count;
 };
+
+static inline void tepi_card_relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
 
 static inline uint64_t tepi_card_clock_ns(void)
 {
@@ -173,7 +202,24 @@ bool tepi_card_work_withdraw(struct tepi_card_command *command);
 /* A unit for the calling thread if one is idle and no work waits, else NULL. */
 struct tepi_card_unit *tepi_card_unit_borrow(struct tepi_card *card);
 void tepi_card_unit_return(struct tepi_card *card, struct tepi_card_unit *unit);
+/* Wakes a resting worker for each idle unit. */
+void tepi_card_call_helpers(struct tepi_card *card);
+/* Waits until no unit is in use; no command may be in flight. */
+void tepi_card_units_settle(struct tepi_card *card);
 /* Gives every unit scratch of `bytes`, now or when it falls idle; false: card memory is full. */
 bool tepi_card_units_resize(struct tepi_card *card, uint64_t bytes);
+
+/* team.c */
+void tepi_card_team_init(struct tepi_card_team *team, struct tepi_card *card);
+void tepi_card_team_destroy(struct tepi_card_team *team);
+/* Lets idle workers help the thread that runs `program` on `unit`, until closed. NULL, and nothing
+ * to close, where the program is too short for that. */
+struct tepi_team *tepi_card_team_open(struct tepi_card *card, struct tepi_card_unit *unit,
+                                      const struct tepi_program *program);
+void tepi_card_team_close(struct tepi_card *card, struct tepi_card_unit *unit);
+/* The open team with the fewest helpers, or NULL; with work_lock held. */
+struct tepi_card_team *tepi_card_team_neediest(const struct tepi_card *card);
+/* Helps until there is something else to do (true), or nothing was to be done for a while. */
+bool tepi_card_help(struct tepi_card_team *team, struct tepi_card_unit *unit);
 
 #endif

@@ -3,7 +3,7 @@
  *
  * There are as many units as workers, and a program runs only with one: so a thread that rings a
  * doorbell and computes itself takes the place of a worker, never adds to them. Work in the list
- * comes first; nobody borrows a unit past it. */
+ * comes first; nobody borrows a unit past it, and workers that help another's command leave it. */
 #include "card/state.h"
 
 #include <errno.h>
@@ -12,13 +12,40 @@
 
 enum { SPINS_PER_CLOCK = 64 };
 
-static void relax(void)
+/* With work_lock held. */
+static struct tepi_card_unit *take_unit(struct tepi_card *card)
 {
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
+    struct tepi_card_unit *unit = card->idle_units;
+    if (unit) {
+        card->idle_units = unit->next;
+        unit->busy = true;
+        atomic_fetch_sub_explicit(&card->idle_count, 1, memory_order_relaxed);
+    }
+    return unit;
+}
+
+/* Wakes one more of the resting workers, with work_lock held; false where all are awake. */
+static bool call_worker(struct tepi_card *card)
+{
+    if (!atomic_load_explicit(&card->resting, memory_order_relaxed)) {
+        return false;
+    }
+    atomic_fetch_sub_explicit(&card->resting, 1, memory_order_relaxed);
+    card->called++;
+    pthread_cond_signal(&card->work_wanted);
+    return true;
+}
+
+static void rest(struct tepi_card *card)
+{
+    atomic_fetch_add_explicit(&card->resting, 1, memory_order_relaxed);
+    pthread_cond_wait(&card->work_wanted, &card->work_lock);
+    /* Woken without a call, it takes that of another, who then finds none. */
+    if (card->called) {
+        card->called--;
+    } else if (atomic_load_explicit(&card->resting, memory_order_relaxed)) {
+        atomic_fetch_sub_explicit(&card->resting, 1, memory_order_relaxed);
+    }
 }
 
 /* Looks for work without sleeping, for as long as a wake-up would about cost. */
@@ -27,34 +54,54 @@ static void spin(struct tepi_card *card)
     const uint64_t until = tepi_card_clock_ns() + SPIN_NS;
     do {
         for (int i = 0; i < SPINS_PER_CLOCK; i++) {
-            if (atomic_load_explicit(&card->work_count, memory_order_relaxed)) {
+            if (atomic_load_explicit(&card->work_count, memory_order_relaxed) ||
+                atomic_load_explicit(&card->team_count, memory_order_relaxed)) {
                 return;
             }
-            relax();
+            tepi_card_relax();
         }
     } while (tepi_card_clock_ns() < until);
+}
+
+/* The first command of the list, with work_lock held. */
+static struct tepi_card_command *take_command(struct tepi_card *card)
+{
+    struct tepi_card_command *command = card->work_first;
+    card->work_first = command->next;
+    command->next = NULL;
+    atomic_fetch_sub(&card->work_count, 1);
+    return command;
 }
 
 static void *work(void *argument)
 {
     struct tepi_card *card = argument;
+    bool tired = false; /* of helping in vain: rests until it is called */
     pthread_mutex_lock(&card->work_lock);
     while (!atomic_load(&card->stop)) {
-        struct tepi_card_command *command = card->work_first;
-        struct tepi_card_unit *unit = card->idle_units;
-        if (!command || !unit) {
-            pthread_cond_wait(&card->work_wanted, &card->work_lock);
+        struct tepi_card_team *team = tired ? NULL : tepi_card_team_neediest(card);
+        if (!card->idle_units || (!card->work_first && !team)) {
+            rest(card);
+            tired = false;
             continue;
         }
-        card->work_first = command->next;
-        command->next = NULL;
-        atomic_fetch_sub(&card->work_count, 1);
-        card->idle_units = unit->next;
-        unit->busy = true;
-        pthread_mutex_unlock(&card->work_lock);
-
-        tepi_card_perform(command, unit);
-        spin(card);
+        struct tepi_card_unit *unit = take_unit(card);
+        if (card->work_first) {
+            struct tepi_card_command *command = take_command(card);
+            pthread_mutex_unlock(&card->work_lock);
+            tepi_card_perform(command, unit);
+            spin(card);
+            tired = false;
+        } else {
+            atomic_fetch_add_explicit(&team->helpers, 1, memory_order_relaxed);
+            pthread_mutex_unlock(&card->work_lock);
+            tired = !tepi_card_help(team, unit);
+            atomic_fetch_sub_explicit(&team->helpers, 1, memory_order_relaxed);
+            tepi_card_unit_return(card, unit);
+            if (!tired) {
+                spin(card);
+            }
+        }
         pthread_mutex_lock(&card->work_lock);
     }
     pthread_mutex_unlock(&card->work_lock);
@@ -64,9 +111,11 @@ static void *work(void *argument)
 int tepi_card_workers_start(struct tepi_card *card)
 {
     for (uint32_t i = 0; i < card->config.workers; i++) {
+        tepi_card_team_init(&card->units[i].team, card);
         card->units[i].next = card->idle_units;
         card->idle_units = &card->units[i];
     }
+    atomic_store(&card->idle_count, card->config.workers);
     for (uint32_t i = 0; i < card->config.workers; i++) {
         int error = pthread_create(&card->threads[i], NULL, work, card);
         if (error) {
@@ -88,6 +137,9 @@ void tepi_card_workers_stop(struct tepi_card *card)
         pthread_join(card->threads[i], NULL);
     }
     card->thread_count = 0;
+    for (uint32_t i = 0; i < card->config.workers; i++) {
+        tepi_card_team_destroy(&card->units[i].team);
+    }
 }
 
 void tepi_card_work_queue(struct tepi_card_command *command)
@@ -102,7 +154,7 @@ void tepi_card_work_queue(struct tepi_card_command *command)
     }
     card->work_last = command;
     atomic_fetch_add(&card->work_count, 1);
-    pthread_cond_signal(&card->work_wanted);
+    call_worker(card);
     pthread_mutex_unlock(&card->work_lock);
 }
 
@@ -136,10 +188,8 @@ struct tepi_card_unit *tepi_card_unit_borrow(struct tepi_card *card)
 {
     struct tepi_card_unit *unit = NULL;
     pthread_mutex_lock(&card->work_lock);
-    if (!card->work_first && card->idle_units) {
-        unit = card->idle_units;
-        card->idle_units = unit->next;
-        unit->busy = true;
+    if (!card->work_first) {
+        unit = take_unit(card);
     }
     pthread_mutex_unlock(&card->work_lock);
     return unit;
@@ -160,13 +210,39 @@ void tepi_card_unit_return(struct tepi_card *card, struct tepi_card_unit *unit)
     unit->busy = false;
     unit->next = card->idle_units;
     card->idle_units = unit;
+    if (atomic_fetch_add(&card->idle_count, 1) + 1 == card->config.workers) {
+        pthread_cond_broadcast(&card->units_idle);
+    }
     if (card->work_first) {
-        pthread_cond_signal(&card->work_wanted);
+        call_worker(card);
     }
     pthread_mutex_unlock(&card->work_lock);
     if (old) {
         tepi_memory_give(&card->memory, old, old_bytes);
     }
+}
+
+void tepi_card_call_helpers(struct tepi_card *card)
+{
+    if (!atomic_load_explicit(&card->resting, memory_order_relaxed) ||
+        !atomic_load_explicit(&card->idle_count, memory_order_relaxed)) {
+        return;
+    }
+    pthread_mutex_lock(&card->work_lock);
+    uint32_t idle = atomic_load_explicit(&card->idle_count, memory_order_relaxed);
+    /* Those called before will take a unit each. */
+    for (idle -= idle < card->called ? idle : card->called; idle && call_worker(card); idle--) {
+    }
+    pthread_mutex_unlock(&card->work_lock);
+}
+
+void tepi_card_units_settle(struct tepi_card *card)
+{
+    pthread_mutex_lock(&card->work_lock);
+    while (atomic_load(&card->idle_count) < card->config.workers) {
+        pthread_cond_wait(&card->units_idle, &card->work_lock);
+    }
+    pthread_mutex_unlock(&card->work_lock);
 }
 
 /* Swaps `*block` in; *block and *bytes become what is to be given back. */

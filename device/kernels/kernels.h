@@ -55,7 +55,9 @@ struct tepi_conv {
 };
 
 /* One convolution variant. Work is cut in rows: row r is (r / out_h, r % out_h), so that several
- * workers may each run a range of one convolution. */
+ * workers may each run a range of one convolution. Where there is but one row they may each run a
+ * stretch of its pixels, with weights packed for the whole: packing and scratch_bytes depend on
+ * n, out_h and out_w in no other way than that fewer pixels ask for no more scratch. */
 struct tepi_conv_kernel {
     const char *name;
     enum tepi_kernel_isa isa;
