@@ -140,9 +140,8 @@ def _host_part(
         results = session.run(list(segment.outputs), feeds)
         taken.append(time.perf_counter_ns() - started)
     values.update(zip(segment.outputs, results, strict=True))
-    names = [
-        f"{node.op_type} {node.name}".strip() for node in load_model(segment.model, name).graph.node
-    ]
+    nodes = load_model(segment.model, name).graph.node
+    names = [node.name or f"{node.op_type}_{node.output[0]}" for node in nodes]
     return _HostTime(names, float(np.median(taken[1:])) / 1e3)
 
 

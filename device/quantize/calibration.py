@@ -50,7 +50,8 @@ class Calibration:
 def read_calibration(path: Path, inputs: Sequence[TensorInfo]) -> Calibration:
     """Raises InputError where the file is no .npz, or holds what the model cannot be fed."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # numpy would leave a broken archive's file open.
+        with path.open("rb") as source, np.load(source, allow_pickle=False) as file:
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise InputError(f"{path.name} is one array; write it with numpy.savez(NAME=...)")
             arrays = {name: file[name] for name in file.files}

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Static quantization with onnxruntime.quantization, and the report about it."""
 
+import io
 import logging
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -123,11 +124,13 @@ def quantize(
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """onnxruntime.quantization advises on the root logger what this module does anyway."""
+    """onnxruntime.quantization advises on the root logger what this module does anyway, and prints
+    to standard output, which belongs to the report."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        yield
+        with redirect_stdout(io.StringIO()):
+            yield
     finally:
         logging.disable(before)
 
