@@ -8,6 +8,8 @@
  * come, and when its last job has ended no worker touches the program, its arena or host memory. */
 #include "card/state.h"
 
+#include <sched.h>
+
 #define SPIN_NS  50000u /* before a helper rests, and before a leader sleeps */
 #define SHARE_NS 80000u /* of a program: with less to share it runs alone */
 
@@ -80,9 +82,28 @@ static void await_parts(struct tepi_card_team *team, uint32_t parts)
     }
 }
 
+/* A scheduler likes to wake a thread where its waker runs; on a busy machine leader and helper may
+ * then share one processor for many milliseconds, each spinning while the other should run. The
+ * helper moves on at once, and may be moved anywhere afterwards. */
+static void step_aside(const struct tepi_card_team *team)
+{
+    const int cpu = atomic_load_explicit(&team->cpu, memory_order_relaxed);
+    cpu_set_t allowed, others;
+    if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getcpu() != cpu ||
+        sched_getaffinity(0, sizeof allowed, &allowed)) {
+        return;
+    }
+    others = allowed;
+    CPU_CLR((size_t)cpu, &others);
+    if (CPU_COUNT(&others) && sched_setaffinity(0, sizeof others, &others) == 0) {
+        (void)sched_setaffinity(0, sizeof allowed, &allowed);
+    }
+}
+
 static uint32_t size(struct tepi_team *face)
 {
     struct tepi_card_team *team = (struct tepi_card_team *)(void *)face;
+    atomic_store_explicit(&team->cpu, sched_getcpu(), memory_order_relaxed);
     tepi_card_call_helpers(team->card);
     return 1 + atomic_load_explicit(&team->helpers, memory_order_relaxed);
 }
@@ -113,6 +134,7 @@ bool tepi_card_help(struct tepi_card_team *team, struct tepi_card_unit *unit)
     while (atomic_load_explicit(&team->open, memory_order_relaxed) &&
            !atomic_load_explicit(&card->work_count, memory_order_relaxed)) {
         bool took = false;
+        step_aside(team);
         while (take_part(team, unit->scratch, unit->scratch_bytes)) {
             end_part(team);
             took = true;

@@ -8,7 +8,9 @@
 
 #include <errno.h>
 
-#define SPIN_NS 20000u
+#define SPIN_NS      20000u
+/* After helping: a caller that runs one inference after another is back within this time. */
+#define HELP_SPIN_NS 150000u
 
 enum { SPINS_PER_CLOCK = 64 };
 
@@ -49,9 +51,9 @@ static void rest(struct tepi_card *card)
 }
 
 /* Looks for work without sleeping, for as long as a wake-up would about cost. */
-static void spin(struct tepi_card *card)
+static void spin(struct tepi_card *card, uint64_t ns)
 {
-    const uint64_t until = tepi_card_clock_ns() + SPIN_NS;
+    const uint64_t until = tepi_card_clock_ns() + ns;
     do {
         for (int i = 0; i < SPINS_PER_CLOCK; i++) {
             if (atomic_load_explicit(&card->work_count, memory_order_relaxed) ||
@@ -90,7 +92,7 @@ static void *work(void *argument)
             struct tepi_card_command *command = take_command(card);
             pthread_mutex_unlock(&card->work_lock);
             tepi_card_perform(command, unit);
-            spin(card);
+            spin(card, SPIN_NS);
             tired = false;
         } else {
             atomic_fetch_add_explicit(&team->helpers, 1, memory_order_relaxed);
@@ -99,7 +101,7 @@ static void *work(void *argument)
             atomic_fetch_sub_explicit(&team->helpers, 1, memory_order_relaxed);
             tepi_card_unit_return(card, unit);
             if (!tired) {
-                spin(card);
+                spin(card, HELP_SPIN_NS);
             }
         }
         pthread_mutex_lock(&card->work_lock);
