@@ -13,7 +13,7 @@ help:
 	@echo "make demo    serve real digits on the card, take it away, bring it back"
 	@echo "make test    C tests and Python tests"
 	@echo "make check   formatting, types, arrows between rooms, sanitizers, generated files"
-	@echo "make bench   measure kernels and the serving path on this machine"
+	@echo "make bench   measure kernels, driver, serving and models here; writes docs/performance"
 	@echo "make gen     write the generated files anew (wire/, parts of docs/)"
 	@echo "make format  format Python and C"
 
@@ -41,8 +41,12 @@ bench: bootstrap
 	@cmake -S device -G Ninja -DCMAKE_BUILD_TYPE=Release -DTEPI_BENCH=ON -B build/bench \
 		>build/bench.log || { cat build/bench.log; exit 1; }
 	@cmake --build build/bench
-	@for bench in build/bench/bench_*; do [ ! -x "$$bench" ] || "$$bench" || exit 1; done
-	@$(PYTHON) -m bench.serving
+	@rm -rf build/bench/logs && mkdir -p build/bench/logs
+	@for bench in build/bench/bench_*; do [ ! -x "$$bench" ] || \
+		{ log=build/bench/logs/$${bench#*bench_}.txt; \
+		"$$bench" >"$$log" && cat "$$log"; } || exit 1; done
+	@$(PYTHON) -m bench.serving >build/bench/logs/serving.txt && cat build/bench/logs/serving.txt
+	@$(PYTHON) -m bench.models --logs build/bench/logs
 
 check: lint types arrows layout tidy drift sanitize
 
