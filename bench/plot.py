@@ -113,8 +113,8 @@ def _roof(axes: _Axes, gmacs: float, gbytes: float) -> list[str]:
 
 
 def _along(start: tuple[float, float], end: tuple[float, float], words: str) -> str:
-    """Words in the middle of a line, above it."""
-    x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
+    """Words above a line, at its first quarter."""
+    x, y = (3 * start[0] + end[0]) / 4, (3 * start[1] + end[1]) / 4
     angle = math.degrees(math.atan2(end[1] - start[1], end[0] - start[0]))
     turned = f'text-anchor="middle" transform="rotate({angle:.1f} {x:.1f} {y:.1f})"'
     return _text(x, y - 7, words, more=turned)
