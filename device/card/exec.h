@@ -59,14 +59,15 @@ struct tepi_map_step {
                  const struct tepi_plane *plane);
 };
 
-/* One convolution, or several side by side, each of `channels` of the output (the last may have
- * fewer). Each is cut along its rows, or along the pixels of its only row. */
+/* Cut into `sides` of `channels` of the output each (the last may have more), and each of them
+ * along the rows, or along the pixels of the only row. */
 struct tepi_conv_step {
     struct tepi_site in, out; /* in: the first tap, padding subtracted */
     const struct tepi_conv_kernel *kernel;
-    const struct tepi_conv *sides;
-    uint32_t channels;
-    uint32_t cuts, grain;   /* units of one of them; pixels that a cut keeps together, 0: rows */
+    struct tepi_conv conv;
+    size_t side_bytes; /* of packed weights */
+    uint32_t sides, channels;
+    uint32_t cuts, grain;   /* units of one side; pixels that a cut keeps together, 0: rows */
     uint32_t units_at_once; /* between two looks at abort and deadline */
 };
 

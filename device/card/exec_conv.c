@@ -9,8 +9,7 @@
 #define JOINED_MAX (UINT64_C(1) << 24)
 
 enum {
-    SIDE_PIXELS = 256,  /* with more, threads share rows or pixels, with as many at most channels */
-    SIDE_CHANNELS = 64, /* a panel of weights, or some, in every kernel */
+    SIDE_PIXELS = 256, /* with more, threads share rows or pixels, with as many at most channels */
     SIDES_MAX = 16,
     SIDES_ENOUGH = 8, /* for some threads without a cut of their rows */
     PIXEL_GRAIN = 48, /* a multiple of every kernel's tile but one, which takes twice as many */
@@ -66,26 +65,39 @@ static uint32_t bound(const struct tepi_conv_step *s, uint32_t extent, uint32_t 
     return unit == s->cuts || s->grain == 0 ? even : even / s->grain * s->grain;
 }
 
-static void run_side(const struct tepi_conv_step *s, const struct tepi_run *run, uint32_t side,
-                     struct tepi_range units, void *scratch)
+/* The convolution that some neighbouring sides are together. */
+static struct tepi_conv join_sides(const struct tepi_conv_step *s, const struct tepi_run *run,
+                                   struct tepi_range sides)
 {
-    struct tepi_conv conv = s->sides[side];
+    struct tepi_conv conv = s->conv;
+    const uint32_t first = sides.begin * s->channels;
     conv.input = tepi_at(run, &s->in);
-    conv.output = tepi_at(run, &s->out) + (size_t)side * s->channels;
-    conv.scratch = scratch;
-    if (s->grain == 0) {
-        const uint32_t rows = conv.n * conv.out_h;
-        s->kernel->run(&conv, bound(s, rows, units.begin), bound(s, rows, units.end));
-        return;
-    }
-    const uint32_t begin = bound(s, conv.out_w, units.begin);
-    const uint32_t end = bound(s, conv.out_w, units.end);
-    conv.input += begin * conv.stride_w * conv.in_stride_w;
-    conv.output += begin * conv.out_stride_w;
-    conv.out_w = end - begin;
-    s->kernel->run(&conv, 0, 1);
+    conv.output = tepi_at(run, &s->out) + first;
+    conv.weights = (const uint8_t *)conv.weights + sides.begin * s->side_bytes;
+    conv.bias += first;
+    conv.multiplier += first;
+    if (sides.end < s->sides)
+        conv.group_out = sides.end * s->channels;
+    conv.group_out -= first;
+    return conv;
 }
 
+static void run_cuts(const struct tepi_conv_step *s, struct tepi_conv *conv, struct tepi_range cuts)
+{
+    if (s->grain == 0) {
+        const uint32_t rows = conv->n * conv->out_h;
+        s->kernel->run(conv, bound(s, rows, cuts.begin), bound(s, rows, cuts.end));
+        return;
+    }
+    const uint32_t begin = bound(s, conv->out_w, cuts.begin);
+    const uint32_t end = bound(s, conv->out_w, cuts.end);
+    conv->input += begin * conv->stride_w * conv->in_stride_w;
+    conv->output += begin * conv->out_stride_w;
+    conv->out_w = end - begin;
+    s->kernel->run(conv, 0, 1);
+}
+
+/* Unit u is cut u % cuts of side u / cuts; whole sides that follow each other run as one. */
 static uint16_t run(const struct tepi_step *step, const struct tepi_run *run,
                     struct tepi_range units, void *scratch)
 {
@@ -93,9 +105,12 @@ static uint16_t run(const struct tepi_step *step, const struct tepi_run *run,
     while (units.begin < units.end) {
         const uint32_t side = units.begin / s->cuts, first = units.begin % s->cuts;
         uint32_t count = units.end - units.begin;
-        count = count < s->cuts - first ? count : s->cuts - first;
         count = count < s->units_at_once ? count : s->units_at_once;
-        run_side(s, run, side, (struct tepi_range){first, first + count}, scratch);
+        const uint32_t whole = first == 0 && count >= s->cuts ? count / s->cuts : 1;
+        count = count < whole * s->cuts - first ? count : whole * s->cuts - first;
+        struct tepi_conv conv = join_sides(s, run, (struct tepi_range){side, side + whole});
+        conv.scratch = scratch;
+        run_cuts(s, &conv, (struct tepi_range){first, whole > 1 ? s->cuts : first + count});
         units.begin += count;
         const uint16_t fault =
             units.begin < units.end ? tepi_run_interrupted(run->control) : TEPI_FAULT_OK;
@@ -153,68 +168,33 @@ static struct tepi_conv geometry(const struct tepi_tensor *a, const struct tepi_
     return conv;
 }
 
-/* Where pixels are few, threads share the channels: each then streams its own weights alone.
- * Returns the channels of one side. */
-static uint32_t side_channels(const struct tepi_conv *conv, const struct tepi_conv_kernel *kernel)
+/* Where pixels are few, threads share the channels: each then streams its own weights alone. */
+static void cut_channels(struct tepi_conv_step *s, const struct tepi_conv *conv)
 {
     const uint64_t pixels = (uint64_t)conv->n * conv->out_h * conv->out_w;
-    const uint32_t panels = conv->group_out / SIDE_CHANNELS;
+    const uint32_t panels = conv->group_out / TEPI_KERNEL_PANEL;
+    s->sides = 1;
+    s->channels = conv->group_out;
     if (conv->groups != 1 || pixels > SIDE_PIXELS || panels < 2)
-        return conv->group_out;
+        return;
     struct tepi_conv side = *conv;
-    side.group_out = (panels + SIDES_MAX - 1) / SIDES_MAX * SIDE_CHANNELS;
-    return kernel->takes(&side) ? side.group_out : conv->group_out;
+    side.group_out = (panels + SIDES_MAX - 1) / SIDES_MAX * TEPI_KERNEL_PANEL;
+    if (!s->kernel->takes(&side))
+        return;
+    s->channels = side.group_out;
+    s->sides = conv->group_out / s->channels; /* what is left goes to the last */
+    s->side_bytes = s->kernel->packed_bytes(&side);
 }
 
 /* How one side is cut: into rows, or the pixels of its only row; sides that are many, not at all.
  */
-static void cut_side(struct tepi_conv_step *s, const struct tepi_conv *conv, uint32_t sides)
+static void cut_rows(struct tepi_conv_step *s, const struct tepi_conv *conv)
 {
     const uint32_t rows = conv->n * conv->out_h;
     const uint32_t grain = conv->out_w < WIDE_ROW ? PIXEL_GRAIN : 2 * PIXEL_GRAIN;
     const uint32_t most = rows > 1 ? rows : conv->out_w / grain ? conv->out_w / grain : 1;
     s->grain = rows > 1 ? 0 : grain;
-    s->cuts = sides == 1 ? most : sides >= SIDES_ENOUGH || most < 2 ? 1 : 2;
-}
-
-static void prepare_side(struct tepi_prepare *prepare, const struct tepi_conv_params *p,
-                         const struct tepi_conv_kernel *kernel, struct tepi_conv *side,
-                         uint32_t first)
-{
-    struct tepi_shelf *shelf = &prepare->shelf;
-    const size_t filter = (size_t)p->kernel_h * p->kernel_w * side->group_in;
-    const uint64_t channels = (uint64_t)side->groups * side->group_out;
-    void *packed = tepi_shelf_at(shelf, tepi_shelf_reserve(shelf, kernel->packed_bytes(side)));
-    if (packed)
-        kernel->pack(side, (const int8_t *)prepare->image->constants + p->weights + first * filter,
-                     packed);
-    side->weights = packed;
-    side->bias = tepi_prepare_constant(prepare, p->bias + 4 * first, 4 * channels);
-    side->multiplier = tepi_prepare_floats(prepare, p->multiplier + 4 * first, channels);
-    const uint64_t scratch = kernel->scratch_bytes(side);
-    if (scratch > prepare->kernel_scratch)
-        prepare->kernel_scratch = scratch;
-}
-
-/* The convolutions side by side that together are `conv`; their number. */
-static uint32_t prepare_sides(struct tepi_prepare *prepare, const struct tepi_conv_params *p,
-                              struct tepi_conv_step *step, const struct tepi_conv *conv)
-{
-    const uint32_t channels = side_channels(conv, step->kernel);
-    const uint32_t sides = (conv->group_out + channels - 1) / channels;
-    struct tepi_shelf *shelf = &prepare->shelf;
-    struct tepi_conv *kept = tepi_shelf_at(shelf, tepi_shelf_reserve(shelf, sides * sizeof(*kept)));
-    for (uint32_t i = 0; i < sides; i++) {
-        struct tepi_conv side = *conv;
-        const uint32_t left = conv->group_out - i * channels;
-        side.group_out = left < channels ? left : channels;
-        prepare_side(prepare, p, step->kernel, &side, i * channels);
-        if (kept)
-            kept[i] = side;
-    }
-    step->sides = kept;
-    step->channels = channels;
-    return sides;
+    s->cuts = s->sides == 1 ? most : s->sides >= SIDES_ENOUGH || most < 2 ? 1 : 2;
 }
 
 static void prepare(struct tepi_prepare *prepare, const struct tepi_instruction *in,
@@ -227,15 +207,27 @@ static void prepare(struct tepi_prepare *prepare, const struct tepi_instruction 
     const struct tepi_conv_kernel *const *kernel = prepare->kernels->convolutions;
     while (!(*kernel)->takes(&conv))
         kernel++;
+
+    struct tepi_shelf *shelf = &prepare->shelf;
+    void *packed = tepi_shelf_at(shelf, tepi_shelf_reserve(shelf, (*kernel)->packed_bytes(&conv)));
+    if (packed)
+        (*kernel)->pack(&conv, (const int8_t *)prepare->image->constants + p->weights, packed);
+    conv.weights = packed;
+    conv.bias = tepi_prepare_constant(prepare, p->bias, 4 * (uint64_t)out->c);
+    conv.multiplier = tepi_prepare_floats(prepare, p->multiplier, out->c);
     conv.store = tepi_prepare_store(prepare, p->table, p->lo, p->hi, out->zero_point);
+    const uint64_t scratch = (*kernel)->scratch_bytes(&conv);
+    if (scratch > prepare->kernel_scratch)
+        prepare->kernel_scratch = scratch;
+
     struct tepi_site site = tepi_prepare_site(prepare, in->a);
     site.offset -= (uint64_t)p->pad_top * a->stride_h + (uint64_t)p->pad_left * a->stride_w;
     struct tepi_conv_step *s = &step->conv;
     *s = (struct tepi_conv_step){
-        .in = site, .out = tepi_prepare_site(prepare, in->out), .kernel = *kernel};
-    const uint32_t sides = prepare_sides(prepare, p, s, &conv);
-    cut_side(s, &conv, sides);
-    const uint64_t units = (uint64_t)sides * s->cuts;
+        .in = site, .out = tepi_prepare_site(prepare, in->out), .kernel = *kernel, .conv = conv};
+    cut_channels(s, &conv);
+    cut_rows(s, &conv);
+    const uint64_t units = (uint64_t)s->sides * s->cuts;
     const uint64_t work = tepi_elements(out) * p->kernel_h * p->kernel_w * conv.group_in;
     const uint64_t unit_work = work / units + 1;
     s->units_at_once = unit_work < WORK_AT_ONCE ? (uint32_t)(WORK_AT_ONCE / unit_work) : 1;

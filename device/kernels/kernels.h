@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #define TEPI_KERNEL_SLACK 64u
+#define TEPI_KERNEL_PANEL 64u /* channels, see struct tepi_conv_kernel */
 
 /* Numbered as the card's ISA register. */
 enum tepi_kernel_isa {
@@ -57,7 +58,9 @@ struct tepi_conv {
 /* One convolution variant. Work is cut in rows: row r is (r / out_h, r % out_h), so that several
  * workers may each run a range of one convolution. Where there is but one row they may each run a
  * stretch of its pixels, with weights packed for the whole: packing and scratch_bytes depend on
- * n, out_h and out_w in no other way than that fewer pixels ask for no more scratch. */
+ * n, out_h and out_w in no other way than that fewer pixels or channels ask for no more scratch. Or
+ * each takes some of the channels of one group: from a multiple of TEPI_KERNEL_PANEL on they are
+ * packed as by themselves, behind the packed_bytes of the channels before them. */
 struct tepi_conv_kernel {
     const char *name;
     enum tepi_kernel_isa isa;
