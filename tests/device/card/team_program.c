@@ -42,9 +42,13 @@ static uint32_t biases(struct chain *chain, uint32_t count)
     return at;
 }
 
-/* The image that the next operation writes. */
+/* The image that the next operation writes. Some bytes lie between it and the one before: a kernel
+ * that reads past its input (TEPI_KERNEL_SLACK) would read what another thread is writing, which
+ * reaches no result but is a race to ThreadSanitizer. */
 static uint16_t next(struct chain *chain, const uint32_t nhwc[4])
 {
+    builder_arena(&chain->builder, (const uint32_t[]){1, 1, 1, TEPI_KERNEL_SLACK},
+                  TEPI_KERNEL_SLACK, 0, 0);
     const uint16_t halo = (uint16_t)chance_below(chain->chance, 3) ? 1 : 0;
     const uint16_t image = builder_arena(&chain->builder, nhwc, nhwc[3], halo, 7);
     if (halo)
@@ -141,8 +145,8 @@ static void combine(struct chain *chain, uint32_t kind)
 uint8_t *team_program(struct chance *chance, size_t *bytes, uint32_t items[2])
 {
     struct chain chain = {.chance = chance};
-    const uint32_t side = chance_below(chance, 2) ? 12 + chance_below(chance, 5)
-                                                  : 30 + chance_below(chance, 30);
+    const uint32_t side =
+        chance_below(chance, 2) ? 12 + chance_below(chance, 5) : 30 + chance_below(chance, 30);
     const uint32_t first[4] = {1, side, side, 2 * (1 + chance_below(chance, 32))};
     builder_init(&chain.builder);
     memcpy(chain.nhwc, first, sizeof(first));
