@@ -66,7 +66,7 @@ address in use.
 )
 @click.option(
     "--threads",
-    type=click.IntRange(1, 1024),
+    type=click.IntRange(1, 256),
     default=None,
     help="Threads of the card and of each onnxruntime session.  [default: the "
     "processors, less one for the network]",
