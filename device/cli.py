@@ -7,6 +7,7 @@ What a command needs is imported when it runs, so that `--help` is quick.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -57,9 +58,18 @@ def _console() -> Any:
     return console if console.is_terminal else Console(width=_WIDE)
 
 
+def _finite(value: Any) -> Any:
+    """JSON knows no infinities: they become null."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _print(found: Any, as_json: bool, table: Callable[[Any, Any], None]) -> None:
     if as_json:
-        click.echo(json.dumps(asdict(found)))
+        click.echo(json.dumps(_finite(asdict(found))))
     else:
         table(found, _console())
 

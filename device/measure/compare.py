@@ -111,14 +111,17 @@ def compare(
 
 
 def _differences(ours: Sequence[Array], theirs: Sequence[Array]) -> tuple[float, float]:
-    """The largest absolute difference of the outputs, and of those over their largest value."""
+    """The largest absolute difference of the outputs, and of those over their largest value.
+    Where both hold NaN they agree; infinite where only one does."""
     absolute = relative = 0.0
     for got, wanted in zip(ours, theirs, strict=True):
         if wanted.dtype.kind not in "fiu" or not wanted.size:
             continue
-        apart = np.abs(got.astype(np.float64) - wanted.astype(np.float64))
-        largest = float(np.nanmax(apart)) if not np.isnan(apart).all() else float("nan")
-        scale = float(np.nanmax(np.abs(wanted.astype(np.float64))))
+        left, right = got.astype(np.float64), wanted.astype(np.float64)
+        same = (left == right) | (np.isnan(left) & np.isnan(right))
+        apart = np.abs(np.where(same, 0, left) - np.where(same, 0, right))
+        largest = float(np.nan_to_num(apart, nan=np.inf).max())
+        scale = float(np.abs(right[np.isfinite(right)]).max(initial=0))
         absolute = max(absolute, largest)
         relative = max(relative, largest / scale if scale else largest)
     return absolute, relative
