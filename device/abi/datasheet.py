@@ -114,7 +114,10 @@ def faults() -> str:
     return table(("code", "name", "severity", "gRPC status", "meaning", "remedy"), rows)
 
 
-PROGRAM_PARAMS = ("fill", "map", "conv", "add", "mul", "table", "pool", "resize", "softmax")
+PROGRAM_PARAMS = (
+    *("fill", "map", "conv", "add", "mul", "table", "pool", "resize", "softmax"),
+    *("matmul", "layernorm"),
+)
 
 
 def params() -> str:

@@ -35,10 +35,11 @@
 #define TEPI_ARENA_MAX        (1ull << 32)
 #define TEPI_NO_TENSOR        0xffffu
 
-/* Limits of time. Work is counted as multiply-accumulates of CONV, taps times output elements of a
- * pool, and elements touched (halo with them for FILL) of all else. A program of more than WORK_MAX
- * for one item is refused, and so is one instruction other than CONV of more than STEPS_MAX (CONV
- * looks at abort and deadline within, the others only before they begin). */
+/* Limits of time. Work is counted as multiply-accumulates of CONV and MATMUL, taps times output
+ * elements of a pool, and elements touched (halo with them for FILL) of all else. A program of more
+ * than WORK_MAX for one item is refused, and so is one instruction other than CONV and MATMUL of
+ * more than STEPS_MAX (those two look at abort and deadline within, the others only before they
+ * begin). */
 #define TEPI_WORK_MAX  (1ull << 40)
 #define TEPI_STEPS_MAX (1ull << 32)
 
@@ -88,16 +89,18 @@ struct tepi_tensor {
 };
 
 enum tepi_instruction_code {
-    TEPI_OP_FILL = 1,     /* out: write `value` to the halo, or to halo and images */
-    TEPI_OP_MAP = 2,      /* strided copy with type conversion and optional table */
-    TEPI_OP_CONV = 3,     /* dense, grouped or depthwise convolution; 1x1 is MatMul and Gemm */
-    TEPI_OP_ADD = 4,      /* a, b -> out with broadcast */
-    TEPI_OP_MUL = 5,      /* a, b -> out with broadcast */
-    TEPI_OP_TABLE = 6,    /* out = table[a], same extent */
-    TEPI_OP_MAXPOOL = 7,  /* largest of a window */
-    TEPI_OP_AVGPOOL = 8,  /* requantized mean of a window; global where the window is the image */
-    TEPI_OP_RESIZE = 9,   /* nearest: out[y][x] = a[rows[y]][columns[x]] */
-    TEPI_OP_SOFTMAX = 10, /* along c */
+    TEPI_OP_FILL = 1,       /* out: write `value` to the halo, or to halo and images */
+    TEPI_OP_MAP = 2,        /* strided copy with type conversion and optional table */
+    TEPI_OP_CONV = 3,       /* dense, grouped or depthwise convolution; 1x1 is MatMul and Gemm */
+    TEPI_OP_ADD = 4,        /* a, b -> out with broadcast */
+    TEPI_OP_MUL = 5,        /* a, b -> out with broadcast */
+    TEPI_OP_TABLE = 6,      /* out = table[a], same extent */
+    TEPI_OP_MAXPOOL = 7,    /* largest of a window */
+    TEPI_OP_AVGPOOL = 8,    /* requantized mean of a window; global where the window is the image */
+    TEPI_OP_RESIZE = 9,     /* nearest: out[y][x] = a[rows[y]][columns[x]] */
+    TEPI_OP_SOFTMAX = 10,   /* along c */
+    TEPI_OP_MATMUL = 11,    /* a x b, both activations, for each n and h */
+    TEPI_OP_LAYERNORM = 12, /* along c */
 };
 
 /* Convolution. Output pixel (y, x) reads input pixel (y * stride_h + ky * dilation_h - pad_top, …);
@@ -192,11 +195,41 @@ struct tepi_softmax_params {
     float ratio;
 };
 
+/* For each n and h one product of a [w rows of c] and b [a.c rows of out.c], or with b_transposed b
+ * [out.c rows of a.c]: out = table[clamp(requantize(acc, multiplier, zp_out), lo, hi)], acc the sum
+ * of (a - zp_a) * (b - zp_b) over a's c, with the zero points of the three tensors. a's and b's n
+ * and h are each out's or 1. A tensor that is split holds its heads side by side: its h is 1, its c
+ * a multiple of `heads`, and it counts as an image of h = heads and c / heads channels whose head i
+ * begins i * (c / heads) bytes into each pixel. acc must not leave int32 (the compiler's duty; it
+ * wraps modulo 2^32 on the card). */
+struct tepi_matmul_params {
+    float multiplier;
+    uint32_t heads;                      /* 1..TEPI_DIM_MAX; 0 where no tensor is split */
+    uint8_t a_split, b_split, out_split; /* 0 or 1 */
+    uint8_t b_transposed;                /* 0 or 1 */
+    uint32_t table;
+    uint8_t lo, hi;
+    uint8_t reserved[2];
+};
+
+/* Per pixel, with integer sums over c that are exact, so that their order is free:
+ *     mean = sum(a) / c;  variance = max(0, sum(a * a) / c - mean * mean);
+ *     factor = 1 / sqrt(variance + epsilon)
+ * in float64, each operation rounded; then in float32
+ *     out = saturate(round_half_even(fma(((float)a - (float)mean) * (float)factor, gamma[c],
+ *     beta[c]))) + zp_out, saturated to [0 - zp_out, 255 - zp_out].
+ * ONNX LayerNormalization where epsilon is the model's over the square of the input's scale, gamma
+ * and beta the model's over the output's scale. */
+struct tepi_layernorm_params {
+    float epsilon;        /* above 0 */
+    uint32_t gamma, beta; /* constant offsets, float32[c] */
+};
+
 struct tepi_instruction {
     uint8_t code;  /* enum tepi_instruction_code */
     uint8_t flags; /* must be 0 */
     uint16_t a;    /* tensor index; TEPI_NO_TENSOR: none (FILL) */
-    uint16_t b;    /* tensor index; TEPI_NO_TENSOR: none (all but ADD and MUL) */
+    uint16_t b;    /* tensor index; TEPI_NO_TENSOR: none (all but ADD, MUL, MATMUL) */
     uint16_t out;
     uint32_t node;     /* of the model's nodes the one it came from, for reports; TEPI_NONE */
     uint32_t reserved; /* must be 0 */
@@ -210,6 +243,8 @@ struct tepi_instruction {
         struct tepi_pool_params pool;
         struct tepi_resize_params resize;
         struct tepi_softmax_params softmax;
+        struct tepi_matmul_params matmul;
+        struct tepi_layernorm_params layernorm;
         uint8_t bytes[112]; /* unused ones must be 0 */
     };
 };

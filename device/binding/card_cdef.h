@@ -73,6 +73,8 @@ enum tepi_instruction_code {
     TEPI_OP_AVGPOOL,
     TEPI_OP_RESIZE,
     TEPI_OP_SOFTMAX,
+    TEPI_OP_MATMUL,
+    TEPI_OP_LAYERNORM,
     ...
 };
 struct tepi_program_header {
@@ -168,6 +170,21 @@ struct tepi_resize_params {
 struct tepi_softmax_params {
     uint32_t table;
     float ratio;
+    ...;
+};
+struct tepi_matmul_params {
+    float multiplier;
+    uint32_t heads;
+    uint8_t a_split, b_split, out_split;
+    uint8_t b_transposed;
+    uint32_t table;
+    uint8_t lo, hi;
+    uint8_t reserved[...];
+    ...;
+};
+struct tepi_layernorm_params {
+    float epsilon;
+    uint32_t gamma, beta;
     ...;
 };
 struct tepi_instruction {

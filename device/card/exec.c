@@ -14,6 +14,7 @@ static const struct tepi_operation *const operations[] = {
     [TEPI_OP_MUL] = &tepi_operation_mul,         [TEPI_OP_TABLE] = &tepi_operation_table,
     [TEPI_OP_MAXPOOL] = &tepi_operation_maxpool, [TEPI_OP_AVGPOOL] = &tepi_operation_avgpool,
     [TEPI_OP_RESIZE] = &tepi_operation_resize,   [TEPI_OP_SOFTMAX] = &tepi_operation_softmax,
+    [TEPI_OP_MATMUL] = &tepi_operation_matmul,   [TEPI_OP_LAYERNORM] = &tepi_operation_layernorm,
 };
 
 const struct tepi_operation *tepi_operation_for(uint8_t code)

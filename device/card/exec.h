@@ -85,12 +85,22 @@ struct tepi_elementwise_step {
         struct tepi_add add;
         struct tepi_mul mul;
         const uint8_t *table;
-        struct {
-            const float *table;
-            float ratio;
-            int32_t zero_point;
-        } softmax;
+        struct tepi_softmax softmax;
+        struct tepi_layernorm layernorm;
     };
+};
+
+/* A tensor as so many products of w rows of c bytes. */
+struct tepi_heads {
+    uint32_t n, h, w, c;
+    uint64_t stride_n, stride_h, stride_w;
+};
+struct tepi_matmul_step {
+    struct tepi_site a, b, out;
+    struct tepi_heads a_heads, b_heads, out_heads;
+    struct tepi_matmul matmul;
+    uint32_t rows_at_once; /* between two looks at abort and deadline */
+    uint64_t work;
 };
 
 struct tepi_pool_step {
@@ -136,6 +146,7 @@ struct tepi_step {
         struct tepi_elementwise_step elementwise;
         struct tepi_pool_step pool;
         struct tepi_resize_step resize;
+        struct tepi_matmul_step matmul;
     };
 };
 
@@ -178,7 +189,7 @@ void tepi_cut_step(struct tepi_prepare *prepare, struct tepi_step *step, tepi_ru
 uint16_t tepi_run_step(const struct tepi_step *step, const struct tepi_run *run);
 
 /* Returns TEPI_FAULT_OK, _PROGRAM_INSTRUCTION or _PROGRAM_CONSTANT; *work is how many elementary
- * steps (multiply-accumulates of CONV, else elements touched) a run takes. */
+ * steps (multiply-accumulates of CONV and MATMUL, else elements touched) a run takes. */
 typedef uint16_t tepi_check(const struct tepi_image *image,
                             const struct tepi_instruction *instruction, uint64_t *work);
 typedef void tepi_prepare_step(struct tepi_prepare *prepare,
@@ -195,9 +206,10 @@ const struct tepi_operation *tepi_operation_for(uint8_t code);
 
 extern const struct tepi_operation tepi_operation_fill, tepi_operation_map, tepi_operation_conv,
     tepi_operation_add, tepi_operation_mul, tepi_operation_table, tepi_operation_maxpool,
-    tepi_operation_avgpool, tepi_operation_resize, tepi_operation_softmax;
+    tepi_operation_avgpool, tepi_operation_resize, tepi_operation_softmax, tepi_operation_matmul,
+    tepi_operation_layernorm;
 
-/* Faults of the clamp and table that end CONV, ADD and MUL. */
+/* Faults of the clamp and table that end CONV, ADD, MUL and MATMUL. */
 uint16_t tepi_check_store(const struct tepi_image *image, uint32_t table, uint8_t lo, uint8_t hi);
 /* Elements of a tensor, halo not counted. */
 uint64_t tepi_elements(const struct tepi_tensor *tensor);

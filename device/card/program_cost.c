@@ -36,6 +36,8 @@ struct tepi_cost tepi_program_cost(const struct tepi_image *image,
             (uint64_t)p->kernel_h * p->kernel_w * (image->tensors[in->a].c / p->groups);
         cost.macs = work;
         cost.bytes_read += channels * (filter + sizeof(int32_t) + sizeof(float));
+    } else if (in->code == TEPI_OP_MATMUL) {
+        cost.macs = work;
     } else if (in->code == TEPI_OP_FILL) {
         cost.bytes_written = work - (in->fill.whole ? 0 : cost.bytes_written);
     } else if (in->code == TEPI_OP_MAP) {
@@ -68,6 +70,8 @@ static struct offered kernel_of(const struct tepi_step *step)
         [TEPI_OP_AVGPOOL] = OFFERED("u8-avgpool", avgpool),
         [TEPI_OP_RESIZE] = {"u8-resize", 0},
         [TEPI_OP_SOFTMAX] = OFFERED("u8-softmax", softmax),
+        [TEPI_OP_MATMUL] = OFFERED("u8-matmul", matmul),
+        [TEPI_OP_LAYERNORM] = OFFERED("u8-layernorm", layernorm),
     };
     if (step->code == TEPI_OP_CONV)
         return (struct offered){step->conv.kernel->name, 0};

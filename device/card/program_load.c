@@ -33,11 +33,12 @@ static struct tepi_verdict check_instructions(const struct tepi_image *image, ui
         const uint16_t fault = operation->check(image, in, &work);
         if (fault != TEPI_FAULT_OK)
             return verdict((enum tepi_fault)fault, i);
-        const uint64_t limit = in->code == TEPI_OP_CONV ? TEPI_WORK_MAX : TEPI_STEPS_MAX;
+        const bool multiplies = in->code == TEPI_OP_CONV || in->code == TEPI_OP_MATMUL;
+        const uint64_t limit = multiplies ? TEPI_WORK_MAX : TEPI_STEPS_MAX;
         if (work > limit || work > TEPI_WORK_MAX - total)
             return verdict(TEPI_FAULT_PROGRAM_INSTRUCTION, i);
         total += work;
-        *macs += in->code == TEPI_OP_CONV ? work : 0;
+        *macs += multiplies ? work : 0;
     }
     return verdict(TEPI_FAULT_OK, 0);
 }

@@ -73,6 +73,29 @@ struct tepi_conv_kernel {
     void (*run)(const struct tepi_conv *conv, uint32_t row_begin, uint32_t row_end);
 };
 
+/* One product of activations: rows x depth by depth x columns, see abi/program.h. */
+struct tepi_matmul {
+    const uint8_t *a, *b;
+    uint8_t *output;
+    size_t a_stride, b_stride, out_stride; /* from row to row */
+    uint32_t rows, depth, columns;
+    bool b_transposed; /* b is columns x depth */
+    int32_t a_zero_point, b_zero_point;
+    float multiplier;
+    struct tepi_store store;
+    void *scratch; /* scratch_bytes, 64-byte aligned, one per caller */
+};
+
+/* `pack` makes of b what `run` wants, in scratch; it serves all rows, and other a with the same b
+ * and zero points. */
+struct tepi_matmul_kernel {
+    const char *name;
+    enum tepi_kernel_isa isa;
+    size_t (*scratch_bytes)(const struct tepi_matmul *matmul); /* looks at extents only */
+    void (*pack)(const struct tepi_matmul *matmul);
+    void (*run)(const struct tepi_matmul *matmul, uint32_t row_begin, uint32_t row_end);
+};
+
 /* out[i] = add or mul of a[i], b[i * b_step] for i < count, b_step 0 or 1. See abi/program.h. */
 struct tepi_add {
     float ratio_a, ratio_b, fixed;
@@ -83,6 +106,19 @@ struct tepi_mul {
     float ratio, zero;
     int32_t a_zero_point, b_zero_point, out_offset;
     struct tepi_store store; /* zero_point unused */
+};
+
+/* See abi/program.h; `rows` runs of `count` bytes, the steps from run to run. */
+struct tepi_softmax {
+    const float *table;
+    float ratio;
+    int32_t zero_point;
+    size_t count, rows, a_step, out_step;
+};
+struct tepi_layernorm {
+    const float *gamma, *beta;
+    float epsilon;
+    int32_t zero_point;
 };
 
 struct tepi_pool {
@@ -126,8 +162,10 @@ struct tepi_kernel_set {
     void (*quantize)(const struct tepi_plane *plane, const struct tepi_quantization *q);
     void (*dequantize)(const struct tepi_plane *plane, const struct tepi_quantization *q);
     void (*copy_u8)(const struct tepi_plane *plane, uint8_t flip); /* out = in ^ flip */
-    void (*softmax)(const float *table, float ratio, int32_t zero_point, const uint8_t *a,
-                    uint8_t *out, size_t count);
+    void (*softmax)(const struct tepi_softmax *op, const uint8_t *a, uint8_t *out);
+    void (*layernorm)(const struct tepi_layernorm *op, const uint8_t *a, uint8_t *out,
+                      size_t count);
+    const struct tepi_matmul_kernel *matmul;
 };
 
 /* The best instruction set of this machine (CPUID, and the kernel's permission for AMX tiles, which

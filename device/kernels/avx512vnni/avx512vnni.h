@@ -10,6 +10,7 @@ extern const struct tepi_conv_kernel tepi_u8s8_dwconv_1x64_avx512vnni; /* one ch
 /* 3 wide, stride_w 1, up to 16 channels out, rows of at least 16 pixels */
 extern const struct tepi_conv_kernel tepi_u8s8_conv3w_16x16_avx512vnni;
 extern const struct tepi_conv_kernel tepi_u8s8_conv_6x64_avx512vnni; /* takes all */
+extern const struct tepi_matmul_kernel tepi_u8_matmul_6x64_avx512vnni;
 
 void tepi_u8_table_64_avx512vnni(const uint8_t *table, const uint8_t *a, uint8_t *out,
                                  size_t count);
@@ -26,8 +27,9 @@ void tepi_f32u8_quantize_64_avx512vnni(const struct tepi_plane *plane,
 void tepi_u8f32_dequantize_64_avx512vnni(const struct tepi_plane *plane,
                                          const struct tepi_quantization *q);
 void tepi_u8_copy_64_avx512vnni(const struct tepi_plane *plane, uint8_t flip);
-void tepi_u8_softmax_64_avx512vnni(const float *table, float ratio, int32_t zero_point,
-                                   const uint8_t *a, uint8_t *out, size_t count);
+void tepi_u8_softmax_64_avx512vnni(const struct tepi_softmax *op, const uint8_t *a, uint8_t *out);
+void tepi_u8_layernorm_64_avx512vnni(const struct tepi_layernorm *op, const uint8_t *a,
+                                     uint8_t *out, size_t count);
 /* Runs the output row through the store's table, if it has one. */
 void tepi_store_table(const struct tepi_conv *conv, uint8_t *row);
 

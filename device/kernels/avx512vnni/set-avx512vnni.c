@@ -23,6 +23,8 @@ static const struct tepi_kernel_set set = {
     .dequantize = tepi_u8f32_dequantize_64_avx512vnni,
     .copy_u8 = tepi_u8_copy_64_avx512vnni,
     .softmax = tepi_u8_softmax_64_avx512vnni,
+    .layernorm = tepi_u8_layernorm_64_avx512vnni,
+    .matmul = &tepi_u8_matmul_6x64_avx512vnni,
 };
 
 const struct tepi_kernel_set *tepi_kernels_avx512vnni(void)

@@ -1,40 +1,47 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Softmax of one pixel's channels. There are only 256 different elements: the quotient is made
- * once for each and looked up. The sum alone runs element by element, since its order counts. */
+/* Softmax of the channels of many pixels. There are only 256 different elements: the quotient is
+ * made once for each and looked up. A sum runs element by element, since its order counts, so that
+ * the sums of several pixels run side by side, for one alone waits on the adder. */
 #include "kernels/avx512vnni/avx512vnni.h"
 #include "kernels/avx512vnni/vector.h"
 #include "kernels/scalar/scalar.h"
 
-enum { WORTH_A_TABLE = 48 };
+enum { WORTH_A_TABLE = 48, TOGETHER = 8 };
 
 static uint8_t largest_of(const uint8_t *a, size_t count)
 {
     __m512i largest = _mm512_setzero_si512();
     for (size_t i = 0; i < count; i += 64)
         largest = _mm512_max_epu8(largest, _mm512_maskz_loadu_epi8(tepi_mask64(count - i), a + i));
-    uint8_t bytes[64], best = 0;
-    _mm512_storeu_si512(bytes, largest);
-    for (size_t i = 0; i < 64; i++)
-        best = bytes[i] > best ? bytes[i] : best;
-    return best;
+    __m256i half =
+        _mm256_max_epu8(_mm512_castsi512_si256(largest), _mm512_extracti64x4_epi64(largest, 1));
+    __m128i part = _mm_max_epu8(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+    /* The smallest of inverted words, of which each is the larger byte of two. */
+    part = _mm_max_epu8(part, _mm_srli_epi16(part, 8));
+    part = _mm_xor_si128(_mm_and_si128(part, _mm_set1_epi16(0xff)), _mm_set1_epi16(0xff));
+    return (uint8_t)(255 - _mm_extract_epi16(_mm_minpos_epu16(part), 0));
 }
 
-void tepi_u8_softmax_64_avx512vnni(const float *table, float ratio, int32_t zero_point,
-                                   const uint8_t *a, uint8_t *out, size_t count)
+/* The sums of `n` pixels, each in order of its channels. */
+TEPI_INLINE void sums_of(const float *const *exponentials, const uint8_t *a, size_t step,
+                         size_t count, float *sums, const int n)
 {
-    if (count < WORTH_A_TABLE) {
-        tepi_u8_softmax_scalar(table, ratio, zero_point, a, out, count);
-        return;
+    float sum[TOGETHER] = {0};
+    for (size_t c = 0; c < count; c++) {
+        TEPI_UNROLL
+        for (int i = 0; i < n; i++)
+            sum[i] += exponentials[i][a[(size_t)i * step + c]];
     }
-    const size_t largest = largest_of(a, count);
-    const float *exponentials = table + (255 - largest);
-    float sum = 0.0f;
-    for (size_t i = 0; i < count; i++)
-        sum += exponentials[a[i]];
+    for (int i = 0; i < n; i++)
+        sums[i] = sum[i];
+}
+
+static void divide(const struct tepi_softmax *op, const float *exponentials, size_t largest,
+                   float sum, uint8_t quotients[256])
+{
     const struct tepi_store_vectors store = tepi_store_range(0, 0, 255);
-    const __m512i zero_points = _mm512_set1_epi8((char)zero_point);
-    const __m512 ratios = _mm512_set1_ps(ratio), sums = _mm512_set1_ps(sum);
-    uint8_t quotients[256];
+    const __m512i zero_points = _mm512_set1_epi8((char)op->zero_point);
+    const __m512 ratios = _mm512_set1_ps(op->ratio), sums = _mm512_set1_ps(sum);
     for (size_t i = 0; i <= largest; i += 64) {
         __m512 four[4];
         TEPI_UNROLL
@@ -47,5 +54,39 @@ void tepi_u8_softmax_64_avx512vnni(const float *table, float ratio, int32_t zero
         const __m512i bytes = tepi_in_order(tepi_round64(four, &store));
         _mm512_storeu_si512(quotients + i, _mm512_adds_epu8(bytes, zero_points));
     }
-    tepi_u8_table_64_avx512vnni(quotients, a, out, count);
+}
+
+/* At most TOGETHER pixels. */
+static void pixels(const struct tepi_softmax *op, const uint8_t *a, uint8_t *out, size_t n)
+{
+    const float *exponentials[TOGETHER];
+    uint8_t largest[TOGETHER];
+    float sums[TOGETHER];
+    for (size_t i = 0; i < n; i++) {
+        largest[i] = largest_of(a + i * op->a_step, op->count);
+        exponentials[i] = op->table + (255 - largest[i]);
+    }
+    if (n == TOGETHER)
+        sums_of(exponentials, a, op->a_step, op->count, sums, TOGETHER);
+    for (size_t i = 0; n != TOGETHER && i < n; i++)
+        sums_of(exponentials + i, a + i * op->a_step, 0, op->count, sums + i, 1);
+    for (size_t i = 0; i < n; i++) {
+        uint8_t quotients[256];
+        divide(op, exponentials[i], largest[i], sums[i], quotients);
+        tepi_u8_table_64_avx512vnni(quotients, a + i * op->a_step, out + i * op->out_step,
+                                    op->count);
+    }
+}
+
+void tepi_u8_softmax_64_avx512vnni(const struct tepi_softmax *op, const uint8_t *a, uint8_t *out)
+{
+    if (op->count < WORTH_A_TABLE) {
+        tepi_u8_softmax_scalar(op, a, out);
+        return;
+    }
+    for (size_t row = 0; row < op->rows; row += TOGETHER) {
+        const size_t left = op->rows - row;
+        pixels(op, a + row * op->a_step, out + row * op->out_step,
+               left < TOGETHER ? left : TOGETHER);
+    }
 }

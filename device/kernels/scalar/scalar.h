@@ -8,6 +8,7 @@
 
 extern const struct tepi_conv_kernel tepi_u8s8_dwconv_1x1_scalar; /* one channel per group */
 extern const struct tepi_conv_kernel tepi_u8s8_conv_1x1_scalar;   /* takes all */
+extern const struct tepi_matmul_kernel tepi_u8_matmul_1x1_scalar;
 
 void tepi_u8_add_scalar(const struct tepi_add *op, const uint8_t *a, const uint8_t *b,
                         size_t b_step, uint8_t *out, size_t count);
@@ -20,7 +21,8 @@ void tepi_f32u8_quantize_scalar(const struct tepi_plane *plane, const struct tep
 void tepi_u8f32_dequantize_scalar(const struct tepi_plane *plane,
                                   const struct tepi_quantization *q);
 void tepi_u8_copy_scalar(const struct tepi_plane *plane, uint8_t flip);
-void tepi_u8_softmax_scalar(const float *table, float ratio, int32_t zero_point, const uint8_t *a,
-                            uint8_t *out, size_t count);
+void tepi_u8_softmax_scalar(const struct tepi_softmax *op, const uint8_t *a, uint8_t *out);
+void tepi_u8_layernorm_scalar(const struct tepi_layernorm *op, const uint8_t *a, uint8_t *out,
+                              size_t count);
 
 #endif

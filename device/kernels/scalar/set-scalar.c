@@ -21,6 +21,8 @@ static const struct tepi_kernel_set set = {
     .dequantize = tepi_u8f32_dequantize_scalar,
     .copy_u8 = tepi_u8_copy_scalar,
     .softmax = tepi_u8_softmax_scalar,
+    .layernorm = tepi_u8_layernorm_scalar,
+    .matmul = &tepi_u8_matmul_1x1_scalar,
 };
 
 const struct tepi_kernel_set *tepi_kernels_scalar(void)

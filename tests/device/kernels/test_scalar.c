@@ -177,12 +177,56 @@ CHECK_CASE(softmax_shares_add_up_and_saturate)
     uint8_t out[4];
     for (int i = 0; i < 256; i++)
         table[i] = expf((float)(i - 255) * 0.1f);
-    tepi_u8_softmax_scalar(table, 256.0f, 0, a, out, 4);
+    struct tepi_softmax op = {.table = table, .ratio = 256.0f, .count = 4, .rows = 1};
+    tepi_u8_softmax_scalar(&op, a, out);
     CHECK_BYTES(out, ((const uint8_t[]){64, 64, 64, 64}), 4);
-    tepi_u8_softmax_scalar(table, 256.0f, 0, one, out, 1);
+    op.count = 1;
+    tepi_u8_softmax_scalar(&op, one, out);
     CHECK_INT(out[0], 255);
-    tepi_u8_softmax_scalar(table, 100.0f, 128, one, out, 1);
+    op.ratio = 100.0f;
+    op.zero_point = 128;
+    tepi_u8_softmax_scalar(&op, one, out);
     CHECK_INT(out[0], 228);
+}
+
+/* Mean 2, variance 2: (0 - 2) / sqrt(2) * gamma + beta. */
+CHECK_CASE(layer_normalization_by_hand)
+{
+    const uint8_t a[5] = {0, 1, 2, 3, 4};
+    const float gamma[5] = {10, 10, 10, 10, 1000}, beta[5] = {0, 0, 3, 0, 0};
+    const struct tepi_layernorm op = {gamma, beta, 1e-9f, 100};
+    uint8_t out[5];
+    tepi_u8_layernorm_scalar(&op, a, out, 5);
+    CHECK_BYTES(out, ((const uint8_t[]){86, 93, 103, 107, 255}), 5);
+    const uint8_t flat[5] = {9, 9, 9, 9, 9};
+    tepi_u8_layernorm_scalar(&op, flat, out, 5);
+    CHECK_BYTES(out, ((const uint8_t[]){100, 100, 103, 100, 100}), 5);
+}
+
+/* (1 - 1, 2 - 1) x ((3 - 2, 4 - 2), (5 - 2, 6 - 2)), and the same b given as its transpose. */
+CHECK_CASE(product_by_hand)
+{
+    const uint8_t a[2] = {1, 2}, b[4] = {3, 4, 5, 6}, transposed[4] = {3, 5, 4, 6};
+    uint8_t out[2];
+    struct tepi_matmul m = {.a = a,
+                            .b = b,
+                            .output = out,
+                            .a_stride = 2,
+                            .b_stride = 2,
+                            .out_stride = 2,
+                            .rows = 1,
+                            .depth = 2,
+                            .columns = 2,
+                            .a_zero_point = 1,
+                            .b_zero_point = 2,
+                            .multiplier = 1.5f,
+                            .store = {.zero_point = 10, .hi = 255}};
+    tepi_u8_matmul_1x1_scalar.run(&m, 0, 1);
+    CHECK_BYTES(out, ((const uint8_t[]){14, 16}), 2);
+    m.b = transposed;
+    m.b_transposed = true;
+    tepi_u8_matmul_1x1_scalar.run(&m, 0, 1);
+    CHECK_BYTES(out, ((const uint8_t[]){14, 16}), 2);
 }
 
 CHECK_CASE(every_set_of_the_build_is_complete)
@@ -193,7 +237,7 @@ CHECK_CASE(every_set_of_the_build_is_complete)
             continue;
         CHECK_INT(set->isa, isa);
         CHECK(set->add && set->mul && set->table && set->maxpool && set->avgpool && set->quantize &&
-              set->dequantize && set->copy_u8 && set->softmax);
+              set->dequantize && set->copy_u8 && set->softmax && set->layernorm && set->matmul);
         size_t last = 0;
         while (set->convolutions[last + 1])
             last++;
@@ -223,6 +267,8 @@ static const struct check_case cases[] = {
     CHECK_ENTRY(convolution_by_hand),
     CHECK_ENTRY(windows_clip_to_the_image),
     CHECK_ENTRY(softmax_shares_add_up_and_saturate),
+    CHECK_ENTRY(layer_normalization_by_hand),
+    CHECK_ENTRY(product_by_hand),
     CHECK_ENTRY(every_set_of_the_build_is_complete),
     CHECK_ENTRY(the_best_set_is_there_and_nothing_above_it),
 };

@@ -131,8 +131,64 @@ CHECK_CASE(bytewise)
         uint64_t random = 3;
         for (int round = 0; round < 4 * ROUNDS; round++) {
             const uint32_t count = 1 + random_below(&random, round % 2 ? 1000 : 70);
-            tepi_check_bytewise(set, (uint32_t)round % 4, count, random_below(&random, 2),
+            tepi_check_bytewise(set, (uint32_t)round % 3, count, random_below(&random, 2),
                                 random_below(&random, 4) == 0, random, why);
+            if (why[0])
+                fprintf(stderr, "%s, round %d: %s\n", tepi_set_name(set), round, why);
+            CHECK(why[0] == 0);
+        }
+    }
+}
+
+CHECK_CASE(products)
+{
+    char why[TEPI_WHY_BYTES] = "";
+    for (uint32_t set = 0; set < tepi_sets(); set++) {
+        uint64_t random = 5;
+        for (int round = 0; round < 2 * ROUNDS; round++) {
+            uint64_t *r = &random;
+            struct tepi_matmul_case shape = {
+                .rows = 1 + random_below(r, 60),
+                .depth = 1 + random_below(r, random_below(r, 2) ? 20 : 200),
+                .columns = 1 + random_below(r, random_below(r, 2) ? 20 : 200),
+                .b_transposed = random_below(r, 2),
+                .a_padding = random_below(r, 2) ? 0 : random_below(r, 70),
+                .b_padding = random_below(r, 2) ? 0 : random_below(r, 70),
+                .out_padding = random_below(r, 2) ? 0 : random_below(r, 70),
+                .a_zero_point = random_below(r, 256),
+                .b_zero_point = random_below(r, 3) ? random_below(r, 256) : 128,
+                .hi = 255,
+                .has_table = random_below(r, 4) == 0,
+                .row_cut = random_below(r, 60),
+                .extreme = random_below(r, 4) == 0,
+            };
+            if (random_below(r, 3) == 0)
+                shape.lo = random_below(r, 128), shape.hi = shape.lo + random_below(r, 128);
+            tepi_check_matmul(set, &shape, random, why);
+            if (why[0])
+                fprintf(stderr, "%s, round %d: %s\n", tepi_set_name(set), round, why);
+            CHECK(why[0] == 0);
+        }
+    }
+}
+
+CHECK_CASE(channels)
+{
+    char why[TEPI_WHY_BYTES] = "";
+    for (uint32_t set = 0; set < tepi_sets(); set++) {
+        uint64_t random = 6;
+        for (int round = 0; round < 4 * ROUNDS; round++) {
+            uint64_t *r = &random;
+            const struct tepi_channels_case shape = {
+                .layernorm = random_below(r, 2),
+                .rows = 1 + random_below(r, 20),
+                .count = 1 + random_below(r, round % 2 ? 700 : 70),
+                .a_padding = random_below(r, 2) ? 0 : random_below(r, 70),
+                .out_padding = random_below(r, 2) ? 0 : random_below(r, 70),
+                .extreme = random_below(r, 4) == 0,
+                .flat = random_below(r, 8) == 0,
+            };
+            tepi_check_channels(set, &shape, random, why);
             if (why[0])
                 fprintf(stderr, "%s, round %d: %s\n", tepi_set_name(set), round, why);
             CHECK(why[0] == 0);
@@ -181,10 +237,8 @@ CHECK_CASE(planes)
 }
 
 static const struct check_case cases[] = {
-    CHECK_ENTRY(convolutions),
-    CHECK_ENTRY(pooling),
-    CHECK_ENTRY(bytewise),
-    CHECK_ENTRY(planes),
+    CHECK_ENTRY(convolutions), CHECK_ENTRY(pooling),  CHECK_ENTRY(bytewise),
+    CHECK_ENTRY(products),     CHECK_ENTRY(channels), CHECK_ENTRY(planes),
 };
 
 CHECK_MAIN(cases)

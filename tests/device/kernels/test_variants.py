@@ -28,8 +28,9 @@ def fields(struct_name: str) -> list[str]:
     return [name.strip() for line in members for name in line.split(",")]
 
 
-CONV, POOL, PLANE = (fields(f"tepi_{kind}_case") for kind in ("conv", "pool", "plane"))
-BYTEWISE_KINDS = ("add", "mul", "table", "softmax")
+KINDS = ("conv", "pool", "plane", "matmul", "channels")
+CONV, POOL, PLANE, MATMUL, CHANNELS = (fields(f"tepi_{kind}_case") for kind in KINDS)
+BYTEWISE_KINDS = ("add", "mul", "table")
 PLANE_KINDS = ("quantize", "dequantize", "copy")
 
 thorough = settings(
@@ -172,6 +173,45 @@ def test_bytewise(kind: str, count: int, b_step: int, table: int, seed: int) -> 
             index, number, count, b_step, table, ctypes.c_uint64(seed), why
         )
         agree(verdict, why, name)
+
+
+PADDINGS = st.sampled_from([0, 0, 1, 3, 64])
+
+
+@st.composite
+def products(draw: st.DrawFn) -> dict[str, int]:
+    case = {name: draw(small(150, 1)) for name in ("rows", "depth", "columns")}
+    case |= {f"{side}_padding": draw(PADDINGS) for side in ("a", "b", "out")}
+    case |= {f"{side}_zero_point": draw(st.one_of(st.just(128), small(255))) for side in "ab"}
+    case["lo"] = draw(st.one_of(st.just(0), small(255)))
+    case["hi"] = draw(st.one_of(st.just(255), small(255, case["lo"])))
+    case |= {name: draw(small(1)) for name in ("b_transposed", "has_table", "extreme")}
+    return case | {"row_cut": draw(small(60))}
+
+
+@thorough
+@given(case=products(), seed=small(2**64 - 1))
+def test_matmul(case: dict[str, int], seed: int) -> None:
+    shape = struct(MATMUL, case)
+    for index, name in sets():
+        why = ctypes.create_string_buffer(WHY_BYTES)
+        agree(library().tepi_check_matmul(index, shape, ctypes.c_uint64(seed), why), why, name)
+
+
+@st.composite
+def channels(draw: st.DrawFn) -> dict[str, int]:
+    case = {"rows": draw(small(20, 1)), "count": draw(small(500, 1))}
+    case |= {f"{side}_padding": draw(PADDINGS) for side in ("a", "out")}
+    return case | {name: draw(small(1)) for name in ("layernorm", "extreme", "flat")}
+
+
+@thorough
+@given(case=channels(), seed=small(2**64 - 1))
+def test_along_channels(case: dict[str, int], seed: int) -> None:
+    shape = struct(CHANNELS, case)
+    for index, name in sets():
+        why = ctypes.create_string_buffer(WHY_BYTES)
+        agree(library().tepi_check_channels(index, shape, ctypes.c_uint64(seed), why), why, name)
 
 
 @st.composite

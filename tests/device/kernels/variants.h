@@ -44,12 +44,23 @@ struct tepi_pool_case {
 };
 int tepi_check_pool(uint32_t set, const struct tepi_pool_case *shape, uint64_t seed, char *why);
 
-enum tepi_bytewise {
-    TEPI_BYTEWISE_ADD,
-    TEPI_BYTEWISE_MUL,
-    TEPI_BYTEWISE_TABLE,
-    TEPI_BYTEWISE_SOFTMAX
+/* rows x depth by depth x columns; paddings lie between neighbouring rows. */
+struct tepi_matmul_case {
+    uint32_t rows, depth, columns, b_transposed;
+    uint32_t a_padding, b_padding, out_padding;
+    uint32_t a_zero_point, b_zero_point, lo, hi, has_table;
+    uint32_t row_cut, extreme;
 };
+int tepi_check_matmul(uint32_t set, const struct tepi_matmul_case *shape, uint64_t seed, char *why);
+
+/* Softmax or layer normalization of `rows` pixels of `count` channels; flat: all values alike. */
+struct tepi_channels_case {
+    uint32_t layernorm, rows, count, a_padding, out_padding, extreme, flat;
+};
+int tepi_check_channels(uint32_t set, const struct tepi_channels_case *shape, uint64_t seed,
+                        char *why);
+
+enum tepi_bytewise { TEPI_BYTEWISE_ADD, TEPI_BYTEWISE_MUL, TEPI_BYTEWISE_TABLE };
 /* `count` elements; b_step as the kernel's; in_place: out is a (TABLE). */
 int tepi_check_bytewise(uint32_t set, uint32_t kind, uint32_t count, uint32_t b_step,
                         uint32_t has_table, uint64_t seed, char *why);
