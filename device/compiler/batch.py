@@ -9,7 +9,16 @@ import onnx
 
 from device.compiler.graph import Graph, Shape
 from device.compiler.reader import check_size
-from device.compiler.units import Add, Concat, Multiply, Softmax, Transpose, Unit
+from device.compiler.units import (
+    Add,
+    Concat,
+    LayerNorm,
+    Multiply,
+    Product,
+    Softmax,
+    Transpose,
+    Unit,
+)
 from device.errors import ModelError
 
 TRIAL_SIZES = (32, 64, 224, 16, 8)  # for the placement of a model whose sizes only a feed settles
@@ -120,6 +129,14 @@ def _mixes(unit: Unit, graph: Graph) -> bool:
             for name in unit.inputs
             if name not in graph.constants
         )
+    if isinstance(work, Product):
+        # A matrix's own rows may be the batch only in the first operand.
+        varying = [n for n in unit.inputs if n not in graph.constants]
+        return any(len(graph.shape(name) or ()) != len(unit.shape) for name in varying) or (
+            len(unit.shape) == 2 and varying != [unit.inputs[0]]
+        )
+    if isinstance(work, LayerNorm):
+        return len(unit.shape) == 1
     if isinstance(work, Softmax | Concat):
         return work.axis == 0
     return isinstance(work, Transpose) and work.permutation[0] != 0

@@ -40,11 +40,11 @@ def sum_of(a: Quantization, b: Quantization, out: Quantization) -> Sum:
     """As onnxruntime's compiler contracts it: zero - fma(ratio_a, zero_a, ratio_b * zero_b), with
     the model's own zero points. So it matters which operand comes first."""
     ratio_a, ratio_b = F32(a.scale) / F32(out.scale), F32(b.scale) / F32(out.scale)
-    part = _fused(ratio_a, F32(a.zero_point), ratio_b * F32(b.zero_point))
+    part = fused(ratio_a, F32(a.zero_point), ratio_b * F32(b.zero_point))
     return Sum(float(ratio_a), float(ratio_b), float(F32(out.zero_point) - part))
 
 
-def _fused(a: np.float32, b: np.float32, c: np.float32) -> np.float32:
+def fused(a: np.float32, b: np.float32, c: np.float32) -> np.float32:
     """a * b + c rounded to float32 once."""
     exact = Fraction(float(a)) * Fraction(float(b)) + Fraction(float(c))
     if not exact:
@@ -52,6 +52,16 @@ def _fused(a: np.float32, b: np.float32, c: np.float32) -> np.float32:
     exponent = math.frexp(float(exact))[1] - 24
     unit = Fraction(2) ** max(exponent, -149)
     return F32(float(round(exact / unit) * unit))
+
+
+def one_per_run(shape: Shape, out: Shape) -> bool:
+    """Whether the last axis on which the result extends is one that this operand repeats: then
+    onnxruntime adds with its operands exchanged."""
+    lead = (1,) * (len(out) - len(shape)) + tuple(shape)
+    for size, extent in zip(reversed(lead), reversed(out), strict=True):
+        if extent != 1:
+            return size == 1
+    return True
 
 
 def multiply(a: Quantization, b: Quantization, out: Quantization, clamp: Clamp) -> Multiply:

@@ -179,3 +179,15 @@ def refined(
         if out_size > count:
             target.append((out_size // count, out_step * count))
     return dims, steps, out_steps
+
+
+def expanded(held: Held, out: Shape) -> Image:
+    """A row-major tensor of up to four axes as n, h, w, c, so that any of them may broadcast."""
+    image, shape = held.image, (1,) * (4 - len(held.shape)) + tuple(held.shape)
+    if len(shape) > 4:
+        return image
+    n, h, w, c = shape
+    step = image.stride_w
+    return dataclasses.replace(
+        image, n=n, h=h, w=w, c=c, stride_w=step, stride_h=w * step, stride_n=h * w * step
+    )

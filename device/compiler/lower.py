@@ -28,7 +28,7 @@ from device.compiler.images import (
 )
 from device.compiler.plan import Array
 from device.compiler.quant import Unplaced
-from device.compiler.units import Unit
+from device.compiler.units import Clamp, Unit
 
 MAP_RANK_MAX = PARAMS["map"]["dims"].shape[0]
 
@@ -263,3 +263,17 @@ def _row_step(
         else:
             row = step * columns // out_step
     return row or 0
+
+
+def result(image: Image, unit: Unit) -> Image:
+    """The image with the quantization that the unit stores its result in."""
+    assert unit.quantization is not None
+    return image.quantized(unit.quantization)
+
+
+def stored(clamp: Clamp, table: Array | None) -> dict[str, Any]:
+    """Parameters of what happens to a result before it is stored."""
+    found: dict[str, Any] = {"lo": clamp.lo, "hi": clamp.hi}
+    if table is not None:
+        found["table"] = Constant(table)
+    return found

@@ -8,33 +8,22 @@ from collections.abc import Callable
 from typing import Any
 
 from device.compiler import units
-from device.compiler.elementwise import sum_of
+from device.compiler.elementwise import one_per_run, sum_of
 from device.compiler.emit import Constant
 from device.compiler.graph import Shape
-from device.compiler.images import NO_HALO, Buffer, Held, Image, Layout, image_of
+from device.compiler.images import NO_HALO, Buffer, Held, Image, Layout, expanded, image_of
 from device.compiler.layout import softmax_layout
-from device.compiler.lower import Lowering
+from device.compiler.lower import Lowering, result, stored
+from device.compiler.lower_products import lower_layer_norm, lower_product
 from device.compiler.plan import Array
 from device.compiler.quant import Quantization
-from device.compiler.units import Clamp, Unit, Window
+from device.compiler.units import Unit, Window
 
 
 def lower_unit(unit: Unit, lowering: Lowering, table: Array | None = None) -> None:
-    """`table`: applied to the stored result of a Convolution, Add or Multiply."""
+    """`table`: applied to the stored result of a Convolution, Add, Multiply or Product."""
     lowering.node = unit.node.index
     _RULES[type(unit.work)](unit, lowering, table)
-
-
-def _out(image: Image, unit: Unit) -> Image:
-    assert unit.quantization is not None
-    return image.quantized(unit.quantization)
-
-
-def _store(clamp: Clamp, table: Array | None) -> dict[str, Any]:
-    found: dict[str, Any] = {"lo": clamp.lo, "hi": clamp.hi}
-    if table is not None:
-        found["table"] = Constant(table)
-    return found
 
 
 def _window(window: Window) -> dict[str, Any]:
@@ -62,7 +51,7 @@ def _convolution(unit: Unit, lowering: Lowering, table: Array | None) -> None:
     depth = work.weights[0].size
     lowering.emit(
         "conv",
-        _out(out, unit),
+        result(out, unit),
         source.image,
         macs=out.n * out.h * out.w * out.c * depth,
         **_window(work.window),
@@ -70,7 +59,7 @@ def _convolution(unit: Unit, lowering: Lowering, table: Array | None) -> None:
         weights=Constant(work.weights),
         bias=Constant(work.bias),
         multiplier=Constant(work.multiplier),
-        **_store(work.clamp, table),
+        **stored(work.clamp, table),
     )
 
 
@@ -90,7 +79,7 @@ def _add(unit: Unit, lowering: Lowering, table: Array | None) -> None:
     numbers = sum_of(first, second, work.out)
     lowering.emit(
         "add",
-        _out(_result(unit, lowering, a), unit),
+        result(_result(unit, lowering, a), unit),
         a,
         b,
         ratio_a=numbers.ratio_a,
@@ -99,7 +88,7 @@ def _add(unit: Unit, lowering: Lowering, table: Array | None) -> None:
         a_offset=first.offset,
         b_offset=second.offset,
         out_offset=work.out.offset,
-        **_store(work.clamp, table),
+        **stored(work.clamp, table),
     )
 
 
@@ -110,7 +99,7 @@ def _multiply(unit: Unit, lowering: Lowering, table: Array | None) -> None:
     zeros = (work.zero_b, work.zero_a) if swapped else (work.zero_a, work.zero_b)
     lowering.emit(
         "mul",
-        _out(_result(unit, lowering, a), unit),
+        result(_result(unit, lowering, a), unit),
         a,
         b,
         ratio=work.ratio,
@@ -118,14 +107,14 @@ def _multiply(unit: Unit, lowering: Lowering, table: Array | None) -> None:
         a_zero_point=zeros[0],
         b_zero_point=zeros[1],
         out_offset=work.offset_out,
-        **_store(work.clamp, table),
+        **stored(work.clamp, table),
     )
 
 
 def _result(unit: Unit, lowering: Lowering, a: Image) -> Image:
     """Room for the result of Add or Mul with the extents that its first operand has."""
     held = lowering.allocate(unit.output)
-    return _expanded(held, unit.shape) if held.layout is Layout.ROWS else held.image
+    return expanded(held, unit.shape) if held.layout is Layout.ROWS else held.image
 
 
 def _operands(unit: Unit, lowering: Lowering, commutes: bool) -> tuple[tuple[Image, Image], bool]:
@@ -136,21 +125,12 @@ def _operands(unit: Unit, lowering: Lowering, commutes: bool) -> tuple[tuple[Ima
     """
     shapes = [lowering.shapes[name] for name in unit.inputs]
     full = [shape == unit.shape for shape in shapes]
-    swap = full[1] and not full[0] and (commutes or _one_per_run(shapes[0], unit.shape))
+    swap = full[1] and not full[0] and (commutes or one_per_run(shapes[0], unit.shape))
     names = unit.inputs[::-1] if swap else unit.inputs
     return (
         (_operand(names[0], unit, lowering, whole=True)),
         (_operand(names[1], unit, lowering, whole=len(unit.shape) > 4)),
     ), swap
-
-
-def _one_per_run(shape: Shape, out: Shape) -> bool:
-    """Whether the last axis on which the result extends is one that this operand repeats."""
-    lead = (1,) * (len(out) - len(shape)) + tuple(shape)
-    for size, extent in zip(reversed(lead), reversed(out), strict=True):
-        if extent != 1:
-            return size == 1
-    return True
 
 
 def _operand(name: str, unit: Unit, lowering: Lowering, whole: bool) -> Image:
@@ -166,7 +146,7 @@ def _operand(name: str, unit: Unit, lowering: Lowering, whole: bool) -> Image:
         ]
         lowering.map(unit.shape, held, steps, copy, copy.strides)
         held = copy
-    return _expanded(held, unit.shape) if kind is Layout.ROWS else held.image
+    return expanded(held, unit.shape) if kind is Layout.ROWS else held.image
 
 
 def _lifted(name: str, out: Shape, kind: Layout, lowering: Lowering) -> Held:
@@ -181,18 +161,6 @@ def _lifted(name: str, out: Shape, kind: Layout, lowering: Lowering) -> Held:
         found = image_of(Buffer("arena", 0), shape, kind)
         lowering.reshape(source, found)
     return found
-
-
-def _expanded(held: Held, out: Shape) -> Image:
-    """A row-major tensor of up to four axes as n, h, w, c, so that any of them may broadcast."""
-    image, shape = held.image, (1,) * (4 - len(held.shape)) + tuple(held.shape)
-    if len(shape) > 4:
-        return image
-    n, h, w, c = shape
-    step = image.stride_w
-    return dataclasses.replace(
-        image, n=n, h=h, w=w, c=c, stride_w=step, stride_h=w * step, stride_n=h * w * step
-    )
 
 
 def _table(unit: Unit, lowering: Lowering, table: Array | None) -> None:
@@ -223,7 +191,7 @@ def _average_pool(unit: Unit, lowering: Lowering, table: Array | None) -> None:
     zero_in, zero_out = work.input.stored_zero + shift, unit.quantization.stored_zero + shift
     lowering.emit(
         "avgpool",
-        dataclasses.replace(_out(target.image, unit), zero_point=zero_out),
+        dataclasses.replace(result(target.image, unit), zero_point=zero_out),
         dataclasses.replace(source.image.quantized(work.input), zero_point=zero_in),
         **_window(work.window),
         pad_bottom=bottom,
@@ -270,7 +238,7 @@ def _softmax(unit: Unit, lowering: Lowering, table: Array | None) -> None:
     if kind is not None:
         source = lowering.get(unit.inputs[0], kind)
         target = lowering.allocate(unit.output, kind)
-        lowering.emit("softmax", _out(target.image, unit), source.image, **parameters)
+        lowering.emit("softmax", result(target.image, unit), source.image, **parameters)
         return
     if work.flat:
         _flat_softmax(unit, lowering, parameters)
@@ -280,7 +248,7 @@ def _softmax(unit: Unit, lowering: Lowering, table: Array | None) -> None:
     rows = [image_of(Buffer("arena", 0), shape, Layout.ROWS) for _ in range(2)]
     source = lowering.get(unit.inputs[0])
     lowering.map(shape, source, [source.strides[axis] for axis in order], rows[0], rows[0].strides)
-    lowering.emit("softmax", _out(rows[1].image, unit), rows[0].image, **parameters)
+    lowering.emit("softmax", result(rows[1].image, unit), rows[0].image, **parameters)
     target = lowering.allocate(unit.output)
     lowering.map(shape, rows[1], rows[1].strides, target, [target.strides[axis] for axis in order])
 
@@ -291,7 +259,7 @@ def _flat_softmax(unit: Unit, lowering: Lowering, parameters: dict[str, Any]) ->
     shape = (math.prod(unit.shape[: work.axis]), math.prod(unit.shape[work.axis :]))
     rows = [image_of(Buffer("arena", 0), shape, Layout.ROWS) for _ in range(2)]
     lowering.reshape(lowering.get(unit.inputs[0]), rows[0])
-    lowering.emit("softmax", _out(rows[1].image, unit), rows[0].image, **parameters)
+    lowering.emit("softmax", result(rows[1].image, unit), rows[0].image, **parameters)
     lowering.reshape(rows[1], lowering.allocate(unit.output))
 
 
@@ -375,4 +343,6 @@ _RULES: dict[type, Rule] = {
     units.Transpose: _transpose,
     units.Concat: _concat,
     units.Pad: _pad,
+    units.Product: lower_product,
+    units.LayerNorm: lower_layer_norm,
 }

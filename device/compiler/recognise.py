@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from device.compiler import convolution, elementwise
+from device.compiler import convolution, elementwise, products
 from device.compiler.graph import FLOAT, INT8, UINT8, Graph, Node
 from device.compiler.movement import movement
 from device.compiler.moves import is_move
@@ -30,6 +30,7 @@ CORES = {
     "Conv",
     "Gemm",
     "GlobalAveragePool",
+    "LayerNormalization",
     "MatMul",
     "Mul",
     "Softmax",
@@ -151,6 +152,14 @@ class Recogniser:
         count = 2 if core.op in ("Add", "Mul") else 1
         return all(self._dequantizer(name) is not None for name in core.inputs[:count])
 
+    def _multiplies_constants(self, core: Node) -> bool:
+        """Whether the second operand is one constant matrix, which becomes weights."""
+        node = self._dequantizer(core.inputs[1])
+        if node is None:
+            return core.inputs[1] in self._graph.constants
+        shape = self._graph.shape(core.inputs[1])
+        return node.inputs[0] in self._graph.constants and len(shape or ()) == 2
+
     def _dequantizer(self, name: str) -> Node | None:
         producer = self._producers.get(name)
         return producer if producer is not None and producer.op == "DequantizeLinear" else None
@@ -203,13 +212,20 @@ class Recogniser:
             work = convolution.convolution(core, graph, self._producers.get, x, out, clamp)
         elif core.op == "Gemm":
             work = convolution.gemm(core, graph, self._producers.get, x, out, clamp)
-        elif core.op == "MatMul":
+        elif core.op == "MatMul" and self._multiplies_constants(core):
             work = convolution.matmul(core, graph, self._producers.get, x, out, clamp)
+        elif core.op == "MatMul":
+            second, y = self._operand(core.inputs[1])
+            sources.append(second.inputs[0])
+            work = products.product(core, graph, x, y, out, clamp)
         else:
             if clamp != Clamp():
                 raise Unplaced("a clamp follows it")
             if core.op == "Softmax":
                 work = elementwise.softmax(core, graph, x, out)
+            elif core.op == "LayerNormalization":
+                factors = tuple(self._producers.get(core.input(at)) for at in (1, 2))
+                work = products.layer_norm(core, graph, factors, x, out)
             elif core.op == "AveragePool":
                 work = elementwise.average_pool(core, graph, x)
             else:

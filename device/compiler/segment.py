@@ -8,12 +8,14 @@ from typing import Literal
 import onnx
 from onnx import numpy_helper
 
+from device.compiler.bytewise import compose, lift_tables
 from device.compiler.emit import emit
 from device.compiler.graph import FLOAT, INT8, Graph, Shape, numpy_dtype, outer_names
+from device.compiler.heads import fold_heads
 from device.compiler.lower import Lowering
 from device.compiler.lower_units import lower_unit
 from device.compiler.plan import Array, CardSegment, HostSegment, Port
-from device.compiler.units import Add, Convolution, Multiply, Reshape, Table, Unit
+from device.compiler.units import Add, Convolution, Multiply, Product, Reshape, Table, Unit
 
 
 def card_segment(
@@ -24,7 +26,7 @@ def card_segment(
     batchable: bool,
 ) -> CardSegment:
     """The program of units in running order. Raises Unplaced where the card has no room for it."""
-    segment = _without_copies(segment, graph, outputs)
+    segment = _simplified(segment, graph, outputs)
     lowering = Lowering(segment, _shapes(segment, graph), _constants(segment, graph))
     for name in inputs:
         lowering.add_input(name, _kind(graph, name))
@@ -47,6 +49,26 @@ def card_segment(
         tuple(_port(graph, name) for name in outputs),
         batchable,
     )
+
+
+def _simplified(segment: Sequence[Unit], graph: Graph, outputs: Sequence[str]) -> list[Unit]:
+    """The same results with fewer units."""
+    segment = _without_copies(segment, graph, outputs)
+    shapes, constants = _shapes(segment, graph), _constants(segment, graph)
+    segment = _needed(compose(segment, outputs, shapes, constants), outputs)
+    segment = lift_tables(segment, outputs, shapes)
+    return _needed(fold_heads(segment, outputs, _shapes(segment, graph)), outputs)
+
+
+def _needed(segment: Sequence[Unit], outputs: Sequence[str]) -> list[Unit]:
+    """The units whose results somebody reads."""
+    read = set(outputs)
+    kept: list[Unit] = []
+    for unit in reversed(segment):
+        if unit.output in read:
+            kept.append(unit)
+            read.update(unit.inputs)
+    return kept[::-1]
 
 
 def _without_copies(segment: Sequence[Unit], graph: Graph, outputs: Sequence[str]) -> list[Unit]:
@@ -79,7 +101,8 @@ def _port(graph: Graph, name: str) -> Port:
 
 def _shapes(segment: Iterable[Unit], graph: Graph) -> dict[str, Shape]:
     names = {name for unit in segment for name in (*unit.inputs, unit.output)}
-    return {name: shape for name in names if (shape := graph.shape(name)) is not None}
+    known = {name: shape for name in names if (shape := graph.shape(name)) is not None}
+    return known | {unit.output: unit.shape for unit in segment}
 
 
 def _constants(segment: Iterable[Unit], graph: Graph) -> dict[str, Array]:
@@ -109,7 +132,7 @@ def _fused_tables(segment: Sequence[Unit], outputs: Sequence[str]) -> dict[Unit,
         producer = producers.get(source)
         if (
             producer is not None
-            and isinstance(producer.work, Convolution | Add | Multiply)
+            and isinstance(producer.work, Convolution | Add | Multiply | Product)
             and readers[source] == 1
             and source not in outputs
         ):

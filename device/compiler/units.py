@@ -80,6 +80,33 @@ class Multiply:
 
 
 @dataclass(frozen=True)
+class Product:
+    """Matrices of two activations, [.., M, K] by [.., K, N]. A split operand holds `heads` of them
+    side by side in its last axis, for each of `batch`; `b_transposed`: b is [.., N, K]."""
+
+    multiplier: float
+    a: Quantization
+    b: Quantization
+    clamp: Clamp
+    heads: int = 0
+    batch: int = 1
+    a_split: bool = False
+    b_split: bool = False
+    out_split: bool = False
+    b_transposed: bool = False
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """Along the last axis; `epsilon` in squared steps of the input, `gamma` and `beta` float32
+    [last axis] in steps of the output."""
+
+    epsilon: float
+    gamma: Array
+    beta: Array
+
+
+@dataclass(frozen=True)
 class MaxPool:
     window: Window
 
@@ -140,6 +167,8 @@ Work = (
     | Convolution
     | Add
     | Multiply
+    | Product
+    | LayerNorm
     | MaxPool
     | AveragePool
     | Resize
