@@ -53,11 +53,15 @@ def layer_norm(
     gamma = _row(node.input(1), factors[0], graph, shape, 1.0)
     beta = _row(node.input(2), factors[1], graph, shape, 0.0)
     with np.errstate(all="ignore"):
-        gamma, beta = (F32(row.astype(np.float64) / y.scale) for row in (gamma, beta))
+        gamma, beta = (_in_steps(row, y) for row in (gamma, beta))
         smallest = F32(epsilon)
     if not (np.isfinite(gamma).all() and np.isfinite(beta).all() and 0 < smallest < np.inf):
         raise Unplaced("its scale, bias or epsilon is out of range")
     return LayerNorm(float(smallest), gamma, beta)
+
+
+def _in_steps(row: Array, out: Quantization) -> Array:
+    return np.asarray((row.astype(np.float64) / out.scale).astype(F32))
 
 
 def _row(name: str, dequantizer: Node | None, graph: Graph, shape: Shape, default: float) -> Array:

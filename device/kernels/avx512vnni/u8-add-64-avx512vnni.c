@@ -34,8 +34,7 @@ void tepi_u8_add_64_avx512vnni(const struct tepi_add *op, const uint8_t *a, cons
         const __mmask64 mask = tepi_mask64(count - i);
         if (b_step)
             addend(op, _mm512_maskz_loadu_epi8(mask, b + i), addends);
-        _mm512_mask_storeu_epi8(out + i, mask,
-                                sum(op, _mm512_maskz_loadu_epi8(mask, a + i), addends, &store));
+        tepi_store64(out + i, mask, sum(op, _mm512_maskz_loadu_epi8(mask, a + i), addends, &store));
     }
     if (op->store.table)
         tepi_u8_table_64_avx512vnni(op->store.table, out, out, count);

@@ -59,6 +59,6 @@ void tepi_u8_layernorm_64_avx512vnni(const struct tepi_layernorm *op, const uint
             const __m512 normal = _mm512_mul_ps(_mm512_sub_ps(widen16(parts[v]), mean), factor);
             four[v] = _mm512_fmadd_ps(normal, gamma, beta);
         }
-        _mm512_mask_storeu_epi8(out + i, mask, tepi_in_order(tepi_round64(four, &store)));
+        tepi_store64(out + i, mask, tepi_in_order(tepi_round64(four, &store)));
     }
 }

@@ -30,8 +30,8 @@ void tepi_u8_mul_64_avx512vnni(const struct tepi_mul *op, const uint8_t *a, cons
         const __mmask64 mask = tepi_mask64(count - i);
         if (b_step)
             tepi_widen64(_mm512_maskz_loadu_epi8(mask, b + i), b_zero_point, factors);
-        _mm512_mask_storeu_epi8(out + i, mask,
-                                product(op, _mm512_maskz_loadu_epi8(mask, a + i), factors, &store));
+        tepi_store64(out + i, mask,
+                     product(op, _mm512_maskz_loadu_epi8(mask, a + i), factors, &store));
     }
     if (op->store.table)
         tepi_u8_table_64_avx512vnni(op->store.table, out, out, count);

@@ -13,8 +13,7 @@ with_permute(const uint8_t *table, const uint8_t *a, uint8_t *out, size_t count)
         const __m512i x = _mm512_maskz_loadu_epi8(mask, a + i);
         const __m512i low = _mm512_permutex2var_epi8(t0, x, t1);
         const __m512i high = _mm512_permutex2var_epi8(t2, x, t3);
-        _mm512_mask_storeu_epi8(out + i, mask,
-                                _mm512_mask_blend_epi8(_mm512_movepi8_mask(x), low, high));
+        tepi_store64(out + i, mask, _mm512_mask_blend_epi8(_mm512_movepi8_mask(x), low, high));
     }
 }
 

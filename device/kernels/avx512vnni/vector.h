@@ -37,6 +37,15 @@ TEPI_INLINE __mmask16 tepi_mask16(size_t count)
     return count >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << count) - 1);
 }
 
+/* A masked store costs several times a plain one, so whole vectors do without. */
+TEPI_INLINE void tepi_store64(uint8_t *out, __mmask64 mask, __m512i bytes)
+{
+    if (mask == ~(__mmask64)0)
+        _mm512_storeu_si512(out, bytes);
+    else
+        _mm512_mask_storeu_epi8(out, mask, bytes);
+}
+
 /* Constants of a store, made once per run. Zero points are 0..255. */
 struct tepi_store_vectors {
     __m512i zero_point; /* int16 */

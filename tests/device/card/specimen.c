@@ -8,6 +8,21 @@ enum { MEMORY = 1 << 22, ITEM_MAX = 1 << 26 };
 
 static const uint32_t extent[4] = {1, 4, 4, 8};
 
+/* B x transposed B, the result x B with its heads side by side, and B normalized. */
+static void add_products(struct builder *b, uint32_t table_at, uint32_t factors_at)
+{
+    struct tepi_instruction *in = builder_add(b, TEPI_OP_MATMUL, SPECIMEN_B, SPECIMEN_SCORES);
+    in->b = SPECIMEN_B;
+    in->matmul = (struct tepi_matmul_params){
+        .multiplier = 0.01f, .b_transposed = 1, .table = table_at, .hi = 255};
+    in = builder_add(b, TEPI_OP_MATMUL, SPECIMEN_SCORES, SPECIMEN_HEADS);
+    in->b = SPECIMEN_B;
+    in->matmul = (struct tepi_matmul_params){
+        .multiplier = 0.01f, .heads = 4, .out_split = 1, .table = TEPI_NONE, .hi = 255};
+    builder_add(b, TEPI_OP_LAYERNORM, SPECIMEN_B, SPECIMEN_B)->layernorm =
+        (struct tepi_layernorm_params){.epsilon = 0.1f, .gamma = factors_at, .beta = factors_at};
+}
+
 static void add_compute(struct builder *b)
 {
     int8_t weights[8 * 3 * 3 * 8];
@@ -23,6 +38,7 @@ static void add_compute(struct builder *b)
         multiplier[i % 8] = 0.001f;
     }
     const uint32_t table_at = builder_constant(b, table, sizeof(table));
+    const uint32_t factors_at = builder_constant(b, multiplier, sizeof(multiplier));
     builder_add(b, TEPI_OP_CONV, SPECIMEN_A, SPECIMEN_B)->conv = (struct tepi_conv_params){
         .kernel_h = 3,
         .kernel_w = 3,
@@ -66,6 +82,7 @@ static void add_compute(struct builder *b)
                                     .columns = builder_constant(b, indices, sizeof(indices))};
     builder_add(b, TEPI_OP_SOFTMAX, SPECIMEN_B, SPECIMEN_B)->softmax = (struct tepi_softmax_params){
         .table = builder_constant(b, exponentials, sizeof(exponentials)), .ratio = 255.0f};
+    add_products(b, table_at, factors_at);
 }
 
 void specimen_make(struct specimen *s)
@@ -80,6 +97,8 @@ void specimen_make(struct specimen *s)
     builder_constant_image(&b, (const uint32_t[]){1, 1, 1, 8}, pixel);
     builder_output(&b, TEPI_TYPE_F32, 128);
     builder_output(&b, TEPI_TYPE_I8, 128);
+    builder_arena(&b, (const uint32_t[]){1, 4, 4, 4}, 4, 0, 5);
+    builder_arena(&b, (const uint32_t[]){1, 1, 4, 32}, 32, 0, 7);
     builder_fill(&b, SPECIMEN_A, 100);
     builder_load(&b, SPECIMEN_INPUT, SPECIMEN_A);
     add_compute(&b);

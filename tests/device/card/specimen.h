@@ -13,7 +13,10 @@ enum {
     SPECIMEN_B,
     SPECIMEN_CONSTANT,
     SPECIMEN_FLOATS,
-    SPECIMEN_BYTES /* int8 output */
+    SPECIMEN_BYTES,  /* int8 output */
+    SPECIMEN_SCORES, /* 4 products of 4 x 4 */
+    SPECIMEN_HEADS,  /* 4 x 8 of each side by side */
+    SPECIMEN_TENSORS
 };
 enum {
     SPECIMEN_FILL,
@@ -26,6 +29,9 @@ enum {
     SPECIMEN_AVGPOOL,
     SPECIMEN_RESIZE,
     SPECIMEN_SOFTMAX,
+    SPECIMEN_MATMUL,
+    SPECIMEN_MATMUL_SPLIT,
+    SPECIMEN_LAYERNORM,
     SPECIMEN_STORE,
     SPECIMEN_STORE_FLOATS,
     SPECIMEN_STORE_BYTES,

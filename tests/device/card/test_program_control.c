@@ -53,7 +53,7 @@ CHECK_CASE(the_program_describes_itself)
     CHECK_INT(tepi_program_port_bytes(l.program, 1), 128);
     CHECK_INT(tepi_program_port_bytes(l.program, 2), 512);
     CHECK_INT(tepi_program_port_bytes(l.program, 3), 128);
-    CHECK_INT(tepi_program_macs(l.program), 16 * 8 * 9 * 8);
+    CHECK_INT(tepi_program_macs(l.program), 16 * 8 * 9 * 8 + 2 * 4 * 4 * 4 * 8);
     CHECK(tepi_program_scratch_bytes(l.program) >=
           l.specimen.header->arena_bytes + TEPI_KERNEL_SLACK);
     unload(&l);

@@ -108,8 +108,8 @@ CHECK_CASE(tensors_outside_their_place)
     REFUSED(t[SPECIMEN_A].offset--, TENSOR(SPECIMEN_A));
     REFUSED(t[SPECIMEN_A].offset = h->arena_bytes, TENSOR(SPECIMEN_A));
     REFUSED(t[SPECIMEN_A].offset = UINT64_MAX, TENSOR(SPECIMEN_A));
-    REFUSED(t[SPECIMEN_B].offset++, TENSOR(SPECIMEN_B));
-    REFUSED(h->arena_bytes--, TENSOR(SPECIMEN_B));
+    REFUSED(t[SPECIMEN_HEADS].offset++, TENSOR(SPECIMEN_HEADS));
+    REFUSED(h->arena_bytes--, TENSOR(SPECIMEN_HEADS));
     REFUSED(h->arena_bytes = 0, TENSOR(SPECIMEN_A));
     REFUSED(t[SPECIMEN_CONSTANT].offset = h->constants_bytes - 7, TENSOR(SPECIMEN_CONSTANT));
     REFUSED(h->constants_bytes = 4, TENSOR(SPECIMEN_CONSTANT));

@@ -142,6 +142,8 @@ class Program:
             8: lambda: self._avgpool(step.pool, a, out),
             9: lambda: self._resize(step.resize, a, out),
             10: lambda: self._softmax(step.softmax, a, out),
+            11: lambda: self._matmul(step.matmul, a, b, out),
+            12: lambda: self._layernorm(step.layernorm, a, out),
         }
         rules[step.code]()
 
@@ -282,3 +284,37 @@ class Program:
             total += terms[..., channel : channel + 1]
         shares = np.rint(terms * F32(p.ratio) / total).astype(np.int64) + out.zero_point
         self.view(out)[...] = np.minimum(shares, 255)
+
+    def _matrices(self, tensor: Any, heads: int, split: int) -> Array:
+        """[n, h, rows, columns], where heads that lie side by side in the channels count as h."""
+        image = self.view(tensor)
+        if not split:
+            return image
+        assert split == 1 and tensor.h == 1 and tensor.c % heads == 0
+        apart = image[:, 0].reshape(tensor.n, tensor.w, heads, tensor.c // heads)
+        return apart.transpose(0, 2, 1, 3)
+
+    def _matmul(self, p: Any, a: Any, b: Any, out: Any) -> None:
+        left = self._matrices(a, p.heads, p.a_split).astype(np.int64) - a.zero_point
+        right = self._matrices(b, p.heads, p.b_split).astype(np.int64) - b.zero_point
+        total = left @ (right.swapaxes(-1, -2) if p.b_transposed else right)
+        assert np.abs(total).max() < 1 << 31, "a sum left int32"
+        multiplier = np.array(p.multiplier, F32)
+        values = self._stored(p, requantize(total, multiplier, out.zero_point))
+        n, h, rows, columns = values.shape
+        if p.out_split:
+            assert (out.n, out.w, out.c, h) == (n, rows, h * columns, p.heads)
+            values = values.transpose(0, 2, 1, 3).reshape(n, 1, rows, h * columns)
+        self.view(out)[...] = values
+
+    def _layernorm(self, p: Any, a: Any, out: Any) -> None:
+        values = self.view(a).astype(np.int64)
+        mean = values.sum(axis=-1, keepdims=True) / np.float64(a.c)
+        squares = (values * values).sum(axis=-1, keepdims=True) / np.float64(a.c)
+        variance = np.maximum(squares - mean * mean, 0)
+        factor = (1 / np.sqrt(variance + np.float64(p.epsilon))).astype(F32)
+        normal = (values.astype(F32) - mean.astype(F32)) * factor
+        gamma, beta = (self._constant(at, "<f4", out.c) for at in (p.gamma, p.beta))
+        shape = normal.shape
+        value = fma(normal, np.broadcast_to(gamma, shape), np.broadcast_to(beta, shape))
+        self.view(out)[...] = saturate(value, out.zero_point)
