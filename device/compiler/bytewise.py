@@ -18,7 +18,6 @@ IDENTITY = np.arange(256, dtype=np.uint8)
 
 def compose(
     units: Sequence[Unit],
-    outputs: Collection[str],
     shapes: Mapping[str, Shape],
     constants: Mapping[str, Array],
 ) -> list[Unit]:

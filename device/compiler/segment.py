@@ -55,9 +55,11 @@ def _simplified(segment: Sequence[Unit], graph: Graph, outputs: Sequence[str]) -
     """The same results with fewer units."""
     segment = _without_copies(segment, graph, outputs)
     shapes, constants = _shapes(segment, graph), _constants(segment, graph)
-    segment = _needed(compose(segment, outputs, shapes, constants), outputs)
+    segment = _needed(compose(segment, shapes, constants), outputs)
     segment = lift_tables(segment, outputs, shapes)
-    return _needed(fold_heads(segment, outputs, _shapes(segment, graph)), outputs)
+    shapes = _shapes(segment, graph)
+    segment = _needed(compose(segment, shapes, constants), outputs)
+    return _needed(fold_heads(segment, outputs, shapes), outputs)
 
 
 def _needed(segment: Sequence[Unit], outputs: Sequence[str]) -> list[Unit]:

@@ -266,13 +266,6 @@ def test_refused_volume() -> None:
     assert "rank 5" in refused(b)
 
 
-def test_refused_two_activations() -> None:
-    b = Builder()
-    inputs = [b.dequantized("x", (2, 3, 4)), b.dequantized("z", (2, 4, 5))]
-    b.quantized(b.node("MatMul", inputs, "product"), "y", 0.02)
-    assert "not a constant matrix" in refused(b)
-
-
 def test_halo_read_with_two_zero_points() -> None:
     """Two convolutions pad one tensor with different zero points."""
     b = Builder()
