@@ -38,6 +38,13 @@ enum {
     SPECIMEN_INSTRUCTIONS
 };
 
+/* Whether an instruction has a second operand. */
+static inline bool specimen_takes_b(int at)
+{
+    return at == SPECIMEN_ADD || at == SPECIMEN_MUL || at == SPECIMEN_MATMUL ||
+           at == SPECIMEN_MATMUL_SPLIT;
+}
+
 struct specimen {
     uint8_t *image;
     size_t bytes;

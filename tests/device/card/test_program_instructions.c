@@ -41,8 +41,7 @@ CHECK_CASE(operands_absent_unwanted_or_of_the_wrong_place)
         if (at != SPECIMEN_FILL)
             REFUSED(i[at].a = TEPI_NO_TENSOR, INSTRUCTION(at));
         REFUSED(i[at].a = SPECIMEN_OUTPUT, INSTRUCTION(at));
-        if (at == SPECIMEN_ADD || at == SPECIMEN_MUL || at == SPECIMEN_MATMUL ||
-            at == SPECIMEN_MATMUL_SPLIT) {
+        if (specimen_takes_b(at)) {
             REFUSED(i[at].b = TEPI_NO_TENSOR, INSTRUCTION(at));
             REFUSED(i[at].b = SPECIMEN_INPUT, INSTRUCTION(at));
             REFUSED(i[at].b = SPECIMEN_TENSORS, INSTRUCTION(at));
