@@ -198,10 +198,10 @@ struct tepi_softmax_params {
 /* For each n and h one product of a [w rows of c] and b [a.c rows of out.c], or with b_transposed b
  * [out.c rows of a.c]: out = table[clamp(requantize(acc, multiplier, zp_out), lo, hi)], acc the sum
  * of (a - zp_a) * (b - zp_b) over a's c, with the zero points of the three tensors. a's and b's n
- * and h are each out's or 1. A tensor that is split holds its heads side by side: its h is 1, its c
- * a multiple of `heads`, and it counts as an image of h = heads and c / heads channels whose head i
- * begins i * (c / heads) bytes into each pixel. acc must not leave int32 (the compiler's duty; it
- * wraps modulo 2^32 on the card). */
+ * and h are each out's or 1, and there are fewer than 2^32 products. A tensor that is split holds
+ * its heads side by side: its h is 1, its c a multiple of `heads`, and it counts as an image of h =
+ * heads and c / heads channels whose head i begins i * (c / heads) bytes into each pixel. acc must
+ * not leave int32 (the compiler's duty; it wraps modulo 2^32 on the card). */
 struct tepi_matmul_params {
     float multiplier;
     uint32_t heads;                      /* 1..TEPI_DIM_MAX; 0 where no tensor is split */

@@ -47,7 +47,7 @@ static uint16_t check(const struct tepi_image *image, const struct tepi_instruct
     const struct tepi_heads out = heads_of(to, p->heads, p->out_split);
     const uint32_t depth = p->b_transposed ? b.c : b.w, columns = p->b_transposed ? b.w : b.c;
     if (!repeats(&a, &out) || !repeats(&b, &out) || a.w != out.w || a.c != depth ||
-        out.c != columns)
+        out.c != columns || (uint64_t)out.n * out.h > UINT32_MAX)
         return TEPI_FAULT_PROGRAM_INSTRUCTION;
     /* Below 2^56: elements of out times at most TEPI_DIM_MAX. */
     *work = tepi_elements(to) * depth;
@@ -138,7 +138,6 @@ static void prepare(struct tepi_prepare *prepare, const struct tepi_instruction 
     if (scratch > prepare->kernel_scratch)
         prepare->kernel_scratch = scratch;
     step->matmul = s;
-    /* Below 2^32: each product is a byte of out at least. */
     const uint64_t units = (uint64_t)s.out_heads.n * s.out_heads.h;
     tepi_cut_step(prepare, step, run, units, s.work, TEPI_PACE_DENSE);
 }
