@@ -2,7 +2,8 @@
 """Networks of well-known shapes with random weights, quantized to int8, for measuring speed alone.
 
 `resnet50`, `mobilenetv2` and `resnet8` have the layers of the networks of that name, `dscnn` and
-`mlp` those of the keyword spotter and the machine-sound autoencoder of MLPerf Tiny.
+`mlp` those of the keyword spotter and the machine-sound autoencoder of MLPerf Tiny; `encoder` is a
+text encoder on embedded tokens.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -183,11 +184,59 @@ def mobilenetv2() -> Network:
     return net
 
 
+def encoder() -> Network:
+    """Six transformer layers of the size of MiniLM: 128 tokens, 384 wide, 12 heads, exact Gelu."""
+    net = Network([1, 128, 384])
+    for _ in range(6):
+        source = net.at
+        net.node("Add", [source, _attention(net, 384, 12)])
+        middle = _normalized(net, 384)
+        wide = _projected(net, middle, 384, 1536)
+        half = net.node("Mul", [wide, net.constant(np.array(0.5, "f4"))])
+        net.node("Mul", [wide, net.constant(np.array(2**-0.5, "f4"))])
+        net.node("Erf", [net.at])
+        net.node("Add", [net.at, net.constant(np.array(1, "f4"))])
+        narrow = _projected(net, net.node("Mul", [half, net.at]), 1536, 384)
+        net.node("Add", [middle, narrow])
+        _normalized(net, 384)
+    return net
+
+
+def _projected(net: Network, source: str, inputs: int, outputs: int) -> str:
+    weights = net.rng.normal(0, inputs**-0.5, (inputs, outputs)).astype("f4")
+    product = net.node("MatMul", [source, net.constant(weights)])
+    return net.node("Add", [product, net.constant(net.rng.normal(0, 0.02, outputs).astype("f4"))])
+
+
+def _normalized(net: Network, width: int) -> str:
+    scale, bias = np.ones(width, "f4"), np.zeros(width, "f4")
+    return net.node("LayerNormalization", [net.at, net.constant(scale), net.constant(bias)])
+
+
+def _attention(net: Network, width: int, heads: int) -> str:
+    """Softmax of scaled products of queries and keys, times the values."""
+    source, tokens = net.at, net.shape[1]
+
+    def split(order: Sequence[int]) -> str:
+        _projected(net, source, width, width)
+        parts = net.constant(np.array([1, tokens, heads, width // heads]))
+        return net.node("Transpose", [net.node("Reshape", [net.at, parts])], perm=list(order))
+
+    scores = net.node("MatMul", [split((0, 2, 1, 3)), split((0, 2, 3, 1))])
+    scale = net.constant(np.array((width // heads) ** -0.5, "f4"))
+    weights = net.node("Softmax", [net.node("Mul", [scores, scale])], axis=-1)
+    net.node("MatMul", [weights, split((0, 2, 1, 3))])
+    net.node("Transpose", [net.at], perm=[0, 2, 1, 3])
+    net.node("Reshape", [net.at, net.constant(np.array([1, tokens, width]))])
+    return _projected(net, net.at, width, width)
+
+
 NETWORKS: dict[str, Callable[[], Network]] = {
     "mlp": mlp,
     "dscnn": dscnn,
     "resnet8": resnet8,
     "mobilenetv2": mobilenetv2,
+    "encoder": encoder,
     "resnet50": resnet50,
 }
 

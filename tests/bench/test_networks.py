@@ -14,6 +14,7 @@ PARAMETERS = {  # millions, of the published networks with normalization folded
     "mlp": 0.27,
     "dscnn": 0.0226,
     "resnet8": 0.078,
+    "encoder": 10.65,
     "mobilenetv2": 3.5,
     "resnet50": 25.6,
 }
