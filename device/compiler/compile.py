@@ -7,12 +7,20 @@ from dataclasses import dataclass
 import onnx
 
 from device.compiler.batch import TRIAL_SIZES, Declared, declared, separable
+from device.compiler.evaluate import loads
 from device.compiler.graph import Graph, Shape
 from device.compiler.moves import Rewriter
 from device.compiler.place import Draft, Placer
 from device.compiler.plan import CardSegment, CompiledModel, HostSegment, Placement
 from device.compiler.quant import Unplaced
-from device.compiler.reader import build_graph, one_line, read_model, tensor_info
+from device.compiler.reader import (
+    Clash,
+    at_shapes,
+    build_graph,
+    one_line,
+    read_model,
+    tensor_info,
+)
 from device.compiler.recognise import Recogniser
 from device.compiler.rows import host_rows, placement_rows
 from device.compiler.segment import card_segment, host_segment
@@ -31,7 +39,7 @@ def compile_model(
         proto = read_model(model, name)
         compilation = _Compilation(proto, name)
         found = declared(proto, input_shapes or {}, name)
-        return compilation.trial() if found.dynamic else compilation.run(found)
+        return compilation.trial() if found.dynamic else compilation.settled(found)
     except ModelError:
         raise
     except Exception as error:
@@ -57,6 +65,15 @@ class _Compilation:
     def __init__(self, proto: onnx.ModelProto, name: str) -> None:
         self._proto = proto
         self._name = name
+
+    def settled(self, found: Declared) -> CompiledModel:
+        """As run(), but what only ONNX's inference objects to is left to onnxruntime."""
+        try:
+            return self.run(found)
+        except Clash:
+            if not loads(at_shapes(self._proto, found.shapes)):
+                raise
+            return self._host(host_rows(self._proto, "ONNX's inference of shapes fails on it"))
 
     def run(self, found: Declared) -> CompiledModel:
         if not found.complete:

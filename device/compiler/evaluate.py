@@ -2,6 +2,7 @@
 """Runs a few constant nodes on onnxruntime, so that what is folded has the bits it would have."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import onnx
 from onnx import numpy_helper
@@ -24,8 +25,6 @@ def evaluate(
     level: int = AS_WRITTEN,
 ) -> list[Array]:
     """Values of `outputs` (name, element type) of nodes that read nothing but `constants`."""
-    import onnxruntime  # costs a quarter of a second, and most models need no folding
-
     produced = {out for node in nodes for out in node.output}
     sources = dict.fromkeys(name for node in nodes for name in node.input if name)
     initializers = [
@@ -41,15 +40,32 @@ def evaluate(
         initializers,
     )
     model = onnx.helper.make_model(graph, opset_imports=list(opsets), ir_version=8)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel(level)
     try:
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        session = _open(model, level)
         values: list[Array] = session.run([name for name, _ in outputs], {})
     except Exception as error:  # onnxruntime's classes share no other base
         raise NotEvaluated(str(error)) from error
     return values
+
+
+def loads(model: onnx.ModelProto) -> bool:
+    """Whether onnxruntime takes the model, its own inference of types and shapes included."""
+    try:
+        _open(model, OPTIMIZED)
+    except Exception as error:  # onnxruntime's classes share no other base
+        if type(error).__module__.startswith("onnxruntime"):
+            return False
+        raise
+    return True
+
+
+def _open(model: onnx.ModelProto, level: int) -> Any:
+    import onnxruntime  # costs a quarter of a second, and most models need no folding
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel(level)
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )

@@ -23,6 +23,10 @@ TENSOR_BYTES_MAX = 1 << 31
 _FOREIGN_TYPES = (onnx.TensorProto.STRING, onnx.TensorProto.UNDEFINED)
 
 
+class Clash(ModelError):
+    """ONNX's inference finds that types or shapes do not fit together."""
+
+
 def read_model(model: bytes | onnx.ModelProto, name: str) -> onnx.ModelProto:
     """Parse and check; raises ModelError naming the model, the node and what is wrong."""
     proto = _parse(model, name)
@@ -164,6 +168,16 @@ def skeleton(
     return bare
 
 
+def at_shapes(proto: onnx.ModelProto, shapes: Mapping[str, Shape]) -> onnx.ModelProto:
+    """A copy of the model whose inputs have these shapes."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    for value in copy.graph.input:
+        if value.name in shapes:
+            _set_shape(value, shapes[value.name])
+    return copy
+
+
 def _set_shape(value: onnx.ValueInfoProto, shape: Shape) -> None:
     tensor = value.type.tensor_type
     tensor.ClearField("shape")
@@ -217,7 +231,7 @@ def _infer(graph: Graph, proto: onnx.ModelProto, shapes: Mapping[str, Shape], na
         inferred = shape_inference.infer_shapes(bare, True, True, True).graph
     except shape_inference.InferenceError as error:
         given = ", ".join(f"{key} {list(value)}" for key, value in shapes.items())
-        raise ModelError(f"{name}: types or shapes clash ({given}): {one_line(error)}") from error
+        raise Clash(f"{name}: types or shapes clash ({given}): {one_line(error)}") from error
     graph.shapes.clear()
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
         if not value.type.HasField("tensor_type"):
@@ -239,16 +253,34 @@ def check_size(tensor: str, shape: Shape, name: str) -> None:
 
 def tensor_info(value: onnx.ValueInfoProto) -> TensorInfo:
     """An input or output as the model declares it."""
-    kind = value.type.WhichOneof("value")
-    if kind != "tensor_type":
-        return TensorInfo(value.name, numpy_dtype(0), kind or "unknown", [])
+    if value.type.WhichOneof("value") != "tensor_type":
+        return TensorInfo(value.name, numpy_dtype(0), spelled(value.type), [])
     tensor = value.type.tensor_type
-    element = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
     dims: list[int | str | None] = [
         int(d.dim_value) if d.HasField("dim_value") else (d.dim_param or None)
         for d in tensor.shape.dim
     ]
-    return TensorInfo(value.name, numpy_dtype(tensor.elem_type), f"tensor({element})", dims)
+    return TensorInfo(value.name, numpy_dtype(tensor.elem_type), spelled(value.type), dims)
+
+
+def spelled(kind: onnx.TypeProto) -> str:
+    """A type as onnxruntime spells it, for example "seq(tensor(float))"."""
+    match kind.WhichOneof("value"):
+        case "tensor_type":
+            return f"tensor({_element(kind.tensor_type.elem_type)})"
+        case "sparse_tensor_type":
+            return f"sparse_tensor({_element(kind.sparse_tensor_type.elem_type)})"
+        case "sequence_type":
+            return f"seq({spelled(kind.sequence_type.elem_type)})"
+        case "optional_type":
+            return f"optional({spelled(kind.optional_type.elem_type)})"
+        case "map_type":
+            return f"map({_element(kind.map_type.key_type)},{spelled(kind.map_type.value_type)})"
+    return "unknown"
+
+
+def _element(elem_type: int) -> str:
+    return onnx.TensorProto.DataType.Name(elem_type).lower()
 
 
 def one_line(error: Exception) -> str:
