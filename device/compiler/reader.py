@@ -135,7 +135,8 @@ def skeleton(
     With `shapes`, inputs get them and the declared shapes of outputs and values are left out.
     `constants` adds initializers.
     """
-    bare = onnx.ModelProto(ir_version=proto.ir_version)
+    # before IR 4 every initializer had to be an input as well
+    bare = onnx.ModelProto(ir_version=max(proto.ir_version, 4))
     bare.opset_import.extend(proto.opset_import)
     bare.functions.extend(proto.functions)
     graph = bare.graph
