@@ -6,7 +6,7 @@ C_FILES = $(shell git ls-files 'device/*.[ch]' 'tests/*.[ch]' 'bench/*.[ch]' ':!
 CMAKE_TESTS = cmake -S device -G Ninja -DCMAKE_BUILD_TYPE=Debug -DTEPI_TESTS=ON
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo test check bench gen format ctest
+.PHONY: help bootstrap demo test check bench gen format conformance ctest
 .PHONY: lint types arrows layout tidy drift sanitize
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make test    C tests and Python tests"
 	@echo "make check   formatting, types, arrows between rooms, sanitizers, generated files"
 	@echo "make bench   measure kernels, driver, serving and models here; writes docs/performance"
+	@echo "make conformance  count where ONNX's own tests run, into docs/conformance.md"
 	@echo "make gen     write the generated files anew (wire/, parts of docs/)"
 	@echo "make format  format Python and C"
 
@@ -76,6 +77,9 @@ gen: bootstrap
 	$(PYTHON) -m grpc_tools.protoc -Iproto --python_out=. --mypy_out=. \
 		$$(cd proto && ls wire/*.proto)
 	$(PYTHON) device/abi/datasheet.py
+
+conformance: bootstrap
+	$(PYTHON) -m tests.device.conformance.table
 
 drift: gen
 	git diff --exit-code -- wire docs
