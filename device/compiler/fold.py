@@ -113,8 +113,9 @@ def _fold_together(graph: Graph, proto: onnx.ModelProto) -> None:
     """All nodes that read only constants, in one run."""
     known: set[str] = set()
     chosen: list[Node] = []
+    padding = _padding(graph)
     for node in graph.nodes:
-        if _foldable(node, graph, known):
+        if _foldable(node, graph, known, padding):
             chosen.append(node)
             known |= {name for name in node.outputs if name}
     if not chosen:
@@ -134,8 +135,21 @@ def _fold_together(graph: Graph, proto: onnx.ModelProto) -> None:
     graph.nodes = [node for node in graph.nodes if node not in chosen]
 
 
-def _foldable(node: Node, graph: Graph, known: set[str]) -> bool:
-    if node.op == "DequantizeLinear" or node.op in _RANDOM or not node.inputs:
+def _padding(graph: Graph) -> set[str]:
+    """What is read as the value that a Pad writes, and as nothing else."""
+    found: set[str] = set()
+    others = graph.fixed_names()
+    for node in graph.nodes:
+        value = node.input(2) if node.op == "Pad" and not node.domain else ""
+        found.add(value)
+        others.update(name for name in node.inputs if name != value)
+    return found - others - {""}
+
+
+def _foldable(node: Node, graph: Graph, known: set[str], padding: set[str]) -> bool:
+    if node.op in _RANDOM or not node.inputs:
+        return False
+    if node.op == "DequantizeLinear" and node.output not in padding:
         return False
     if any(isinstance(value, onnx.GraphProto) for value in node.attributes.values()):
         return False

@@ -96,12 +96,20 @@ def _scales(node: Node, graph: Graph, shape: Shape, out: Shape) -> list[np.float
     if name and given is None:
         raise Unplaced("its scales are not constant")
     scales = [np.float32(o) / np.float32(s) for o, s in zip(out, shape, strict=True)]
+    axes = [int(a) % len(shape) for a in node.attributes.get("axes") or range(len(shape))]
     if given is not None and given.size:
-        axes = [int(a) % len(shape) for a in node.attributes.get("axes") or range(len(shape))]
         for axis, scale in zip(axes, given.reshape(-1), strict=False):
             scales[axis] = np.float32(scale)
-    elif node.attributes.get("keep_aspect_ratio_policy", b"stretch") != b"stretch":
-        raise Unplaced("it keeps the aspect ratio")
+        return scales
+    policy = node.attributes.get("keep_aspect_ratio_policy", b"stretch")
+    if policy != b"stretch":  # one scale along all axes that have a size
+        sizes = _constant(node, graph, 3).reshape(-1)
+        ratios = [
+            np.float32(size) / np.float32(shape[axis])
+            for axis, size in zip(axes, sizes, strict=False)
+        ]
+        for axis in axes:
+            scales[axis] = min(ratios) if policy == b"not_larger" else max(ratios)
     return scales
 
 

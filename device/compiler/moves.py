@@ -41,6 +41,18 @@ def is_move(node: Node) -> bool:
     return node.op != "Resize" or mode in (None, b"nearest")
 
 
+def unmoved(node: Node) -> str | None:
+    """Why an operator of this name is no move on the card; None for operators that are none."""
+    if node.domain or node.op not in MOVES:
+        return None
+    if any(node.outputs[1:]):
+        return "its second result, the indices, is read too"
+    if not is_move(node):
+        mode = node.attributes["mode"].decode(errors="replace")
+        return f"the card has no {node.op} in mode {mode}"
+    return "its input or its result is not quantized alike"
+
+
 class Rewriter:
     """The graph's nodes while moves wander. `invented` collects tensors that the model lacks."""
 

@@ -10,7 +10,7 @@ import numpy as np
 from device.compiler import convolution, elementwise, products
 from device.compiler.graph import FLOAT, INT8, UINT8, Graph, Node
 from device.compiler.movement import movement
-from device.compiler.moves import is_move
+from device.compiler.moves import is_move, unmoved
 from device.compiler.quant import Quantization, Unplaced, per_tensor
 from device.compiler.tables import Tables, clamp_bounds, requantize
 from device.compiler.units import Clamp, Dequantize, Quantize, Reshape, Table, Unit, Work
@@ -303,4 +303,4 @@ class Recogniser:
 def _not_quantized(node: Node) -> str:
     if node.op in CORES and not node.domain:
         return "its float result or operands are not quantized"
-    return f"the card has no {node.op}"
+    return unmoved(node) or f"the card has no {node.op}"

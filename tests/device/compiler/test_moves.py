@@ -4,6 +4,7 @@
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -200,6 +201,27 @@ def test_resize_to_sizes(size: tuple[int, int], out: tuple[int, int], mode: str)
     check(b)
 
 
+@pytest.mark.parametrize("policy", ["not_larger", "not_smaller"])
+@pytest.mark.parametrize("sizes", [(9, 8), (3, 8), (2, 2), (7, 3)], ids=str)
+def test_resize_that_keeps_the_aspect_ratio(policy: str, sizes: tuple[int, int]) -> None:
+    constants = {"roi": None, "scales": None, "sizes": np.array(sizes)}
+    more = {"axes": [2, 3], "keep_aspect_ratio_policy": policy}
+    check(unary("Resize", (1, 3, 4, 5), constants=constants, opset=19, **more))
+
+
+@KINDS
+def test_pad_with_a_quantized_value(kind: str) -> None:
+    """As onnxruntime.quantization writes it; the value is known when the model is compiled."""
+    b = Builder(kind)
+    x = b.dequantized("x", (2, 3, 4), 0.02, 3)
+    value = (b.const("v", b.bytes(())), *b.parameters("v", 0.02, 3))
+    inputs = [x, b.const("pads", np.array([0, 1, 2, 3, 0, 1]))]
+    inputs.append(b.node("DequantizeLinear", value, "v_real"))
+    b.quantized(b.node("Pad", inputs, "padded"), "p", 0.02, 3, output=False)
+    b.quantized(b.node("Sigmoid", [b.again("p")], "sigmoid"), "y", 0.004)
+    check(b)
+
+
 def test_resize_before_opset_11() -> None:
     check(unary("Resize", (1, 3, 4, 5), constants={"s": np.array([1, 1, 2, 3], "f4")}, opset=10))
 
@@ -207,9 +229,9 @@ def test_resize_before_opset_11() -> None:
 @pytest.mark.parametrize(
     ("op", "attributes", "constants", "reason"),
     [
-        ("Pad", {"mode": "reflect"}, {"p": np.array([0, 0, 1, 0, 0, 1])}, "Pad"),
+        ("Pad", {"mode": "reflect"}, {"p": np.array([0, 0, 1, 0, 0, 1])}, "Pad in mode reflect"),
         ("Pad", {}, {"p": np.array([0, 0, -1, 0, 0, 1])}, "negative padding"),
-        ("Resize", {"mode": "linear"}, {"r": None, "s": np.array([1, 1, 2], "f4")}, "Resize"),
+        ("Resize", {"mode": "linear"}, {"r": None, "s": np.array([1, 1, 2], "f4")}, "mode linear"),
     ],
 )
 def test_refused(
@@ -220,3 +242,14 @@ def test_refused(
     row = next(row for row in compiled.placement if row.op == op)
     assert row.where == "onnxruntime" and reason in row.reason
     assert difference(b.model(), b.feeds, compiled) == (0, 0)
+
+
+def test_maxpool_that_gives_indices_too() -> None:
+    b = Builder()
+    b.node("MaxPool", [b.dequantized("x", (1, 3, 6, 6))], "value", kernel_shape=[2, 2])
+    b.nodes[-1].output.append("indices")
+    b.quantized("value", "y")
+    b.output("indices", onnx.TensorProto.INT64)
+    compiled = compile_model(b.model())
+    (reason,) = (row.reason for row in compiled.placement if row.op == "MaxPool")
+    assert "indices" in reason
