@@ -7,7 +7,7 @@ on onnxruntime between card segments; `placement` says which node runs where and
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -27,9 +27,9 @@ from device.compiler import (
     compile_model,
 )
 from device.errors import InputError, ModelError
+from device.feeds import FeedCheck, Feeds, as_inputs
 
 Array = npt.NDArray[Any]
-Feeds = Mapping[str, Array]
 Model = str | Path | bytes
 
 ORT_DTYPES = {
@@ -78,11 +78,11 @@ class Session:
         proto = load_model(model, self.name)
         compiled = compile_model(proto, name=self.name)
         fixed_shapes = all(isinstance(d, int) for info in compiled.inputs for d in info.shape)
-        self._proto = None if fixed_shapes else proto
+        self._check = FeedCheck(self.name, compiled.inputs, proto)
+        self._proto = None if fixed_shapes and not self._check.defaults else proto
         self.inputs = list(compiled.inputs)
         self.outputs = list(compiled.outputs)
         self.placement = list(compiled.placement)
-        self._input_names = frozenset(info.name for info in self.inputs)
         self._declared = compiled
         if isinstance(card, Card):
             self._card = card
@@ -97,17 +97,19 @@ class Session:
     def _open_without_card(self, model: Model) -> None:
         source = model if isinstance(model, bytes) else str(model)
         host = open_onnxruntime(source, self.name, self._threads)
+        proto = load_model(model, self.name)
         self._proto = None
         self.inputs = [_tensor_info(row) for row in host.get_inputs()]
         self.outputs = [_tensor_info(row) for row in host.get_outputs()]
+        self._check = FeedCheck(self.name, self.inputs, proto)
         reason = 'the session was opened with card="none"'
         self.placement = [
             Placement(n.name or f"{n.op_type}_{n.output[0]}", n.op_type, "onnxruntime", reason)
-            for n in load_model(model, self.name).graph.node
+            for n in proto.graph.node
         ]
-        self._input_names = frozenset(info.name for info in self.inputs)
         inputs, outputs = tuple(self.inputs), tuple(self.outputs)
-        segment = HostSegment(b"", tuple(self._input_names), tuple(o.name for o in outputs))
+        names = tuple(info.name for info in inputs)
+        segment = HostSegment(b"", (*names, *self._check.defaults), tuple(o.name for o in outputs))
         self._declared = CompiledModel(
             self.name, inputs, outputs, (segment,), tuple(self.placement), {}, False, any_shape=True
         )
@@ -155,7 +157,7 @@ class Session:
         if variant is not None and variant.takes_exactly(feeds):
             values = variant.run(feeds, 1)
         else:
-            values = self._run_checked(variant, self._checked(feeds))
+            values = self._run_checked(variant, self._check(feeds))
         if output_names is None:
             return [values[info.name] for info in self.outputs]
         try:
@@ -166,35 +168,10 @@ class Session:
                 f"{self.name} has no output {missing}; its outputs are {known}"
             ) from None
 
-    def _checked(self, feeds: Feeds) -> dict[str, Array]:
-        """Contiguous feeds of the declared types and ranks, or an InputError naming the tensor."""
-        for name in feeds:
-            if name not in self._input_names:
-                known = ", ".join(info.name for info in self.inputs)
-                raise InputError(f"{self.name} has no input {name!r}; its inputs are {known}")
-        checked: dict[str, Array] = {}
-        symbols: dict[str, int] = {}
-        for info in self.inputs:
-            if info.name not in feeds:
-                raise InputError(f"{self.name} needs input {info.name!r} {_spell(info)}")
-            if not info.type.startswith("tensor("):
-                checked[info.name] = feeds[info.name]  # sequences and the like are onnxruntime's
-                continue
-            array = np.asarray(feeds[info.name])
-            if array.dtype != info.dtype and info.dtype != object:
-                raise InputError(
-                    f"input {info.name!r} of {self.name} must be {info.dtype}, got {array.dtype}"
-                )
-            if not _shape_fits(info.shape, array.shape, symbols):
-                raise InputError(
-                    f"input {info.name!r} of {self.name} must have shape {_spell(info)}, "
-                    f"got {list(array.shape)}"
-                )
-            checked[info.name] = np.ascontiguousarray(array).reshape(array.shape)
-        return checked
-
     def _run_checked(self, variant: "_Variant | None", feeds: dict[str, Array]) -> dict[str, Array]:
-        batch = None if variant is None else variant.batch(feeds)
+        # without a card onnxruntime takes a default's feed as it is
+        compiled_in = self._card is not None and not self._check.defaults.keys().isdisjoint(feeds)
+        batch = None if variant is None or compiled_in else variant.batch(feeds)
         if variant is None or batch is None:
             return self._variant_for(feeds).run(feeds, 1)
         return variant.run(feeds, batch)
@@ -210,7 +187,9 @@ class Session:
                 return variant
         if self._card is None or self._proto is None:
             raise ValueError(f"the session of {self.name} is closed")
-        variant = self._load(compile_model(self._proto, shapes, name=self.name))
+        given = self._check.defaults.keys() & feeds.keys()
+        proto = as_inputs(self._proto, given) if given else self._proto
+        variant = self._load(compile_model(proto, shapes, name=self.name))
         with self._lock:
             self._variants[key] = variant
             while len(self._variants) > SHAPES_KEPT:
@@ -260,7 +239,7 @@ class _HostStep:
         self._outputs = list(segment.outputs)
 
     def run(self, values: dict[str, Array], _batch: int) -> None:
-        taken = {name: values[name] for name in self._inputs}
+        taken = {name: values[name] for name in self._inputs if name in values}
         values.update(zip(self._outputs, self._session.run(self._outputs, taken), strict=True))
 
     def reload(self) -> None:
@@ -355,22 +334,3 @@ def _tensor_info(row: Any) -> TensorInfo:
     """From onnxruntime's own description."""
     dtype = ORT_DTYPES.get(row.type, np.dtype(object))
     return TensorInfo(row.name, dtype, row.type, list(row.shape))
-
-
-def _shape_fits(
-    declared: Sequence[int | str | None], got: Sequence[int], symbols: dict[str, int]
-) -> bool:
-    """Whether a shape agrees with the declared one; `symbols` collects what symbols stand for."""
-    if len(declared) != len(got):
-        return False
-    for dimension, size in zip(declared, got, strict=True):
-        if isinstance(dimension, str):
-            if symbols.setdefault(dimension, size) != size:
-                return False
-        elif dimension is not None and dimension != size:
-            return False
-    return True
-
-
-def _spell(info: TensorInfo) -> str:
-    return "[" + ", ".join("?" if d is None else str(d) for d in info.shape) + "]"

@@ -205,7 +205,7 @@ def test_resize_to_sizes(size: tuple[int, int], out: tuple[int, int], mode: str)
 @pytest.mark.parametrize("sizes", [(9, 8), (3, 8), (2, 2), (7, 3)], ids=str)
 def test_resize_that_keeps_the_aspect_ratio(policy: str, sizes: tuple[int, int]) -> None:
     constants = {"roi": None, "scales": None, "sizes": np.array(sizes)}
-    more = {"axes": [2, 3], "keep_aspect_ratio_policy": policy}
+    more: dict[str, Any] = {"axes": [2, 3], "keep_aspect_ratio_policy": policy}
     check(unary("Resize", (1, 3, 4, 5), constants=constants, opset=19, **more))
 
 

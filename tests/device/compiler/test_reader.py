@@ -248,3 +248,25 @@ def test_changed_structure(data: st.DataObject) -> None:
             helper.make_attribute(key, value, attr_type=INTS if value == [] else None)
         )
     compiled_or_refused(model.SerializeToString())
+
+
+def test_a_model_that_only_the_inference_of_onnx_refuses() -> None:
+    """A function of ONNX whose body has a Constant without a value, as inference sees it."""
+    node = helper.make_node("MeanVarianceNormalization", ["x"], ["y"])
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [3, 3, 3, 1])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [3, 3, 3, 1])
+    opsets = [helper.make_opsetid("", 13)]
+    model = helper.make_model(
+        helper.make_graph([node], "mvn", [x], [y]), opset_imports=opsets, ir_version=8
+    )
+    (row,) = compile_model(model).placement
+    assert row.where == "onnxruntime" and "inference of shapes" in row.reason
+
+
+def test_initializers_that_are_inputs_as_before_ir_4() -> None:
+    model = network()
+    model.ir_version = 3
+    for tensor in model.graph.initializer:
+        info = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        model.graph.input.append(info)
+    assert {row.where for row in compile_model(model).placement} == {"card"}
