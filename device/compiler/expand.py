@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """QOperator nodes (QLinearConv, com.microsoft QGemm, …) as units of DequantizeLinear, the float
 operator and QuantizeLinear, so that everything after sees one form. A node whose parameters are
-not constants stays as it is, for onnxruntime."""
+not constants stays as it is, for onnxruntime. A Gemm that transposes its first matrix becomes a
+Transpose and a Gemm."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -54,8 +55,15 @@ class _Unit:
 def expand(graph: Graph) -> None:
     """Splits in place."""
     taken = {name for node in graph.nodes for name in (*node.inputs, *node.outputs)}
+    producers = graph.producers()
     nodes: list[Node] = []
     for node in graph.nodes:
+        if _transposes(node, producers.get(node.input(0)), graph.constants):
+            unit = _Unit(node, graph.constants, taken, nodes)
+            turned = unit.add("Transpose", node.inputs[:1], unit.fresh("turned"), {"perm": [1, 0]})
+            attributes = {key: value for key, value in node.attributes.items() if key != "transA"}
+            unit.add("Gemm", (turned, *node.inputs[1:]), node.output, attributes)
+            continue
         if node.domain == MICROSOFT and node.op in ("QuantizeLinear", "DequantizeLinear"):
             nodes.append(Node(node.index, node.op, "", *_io(node), node.attributes, node.name))
             continue
@@ -66,6 +74,15 @@ def expand(graph: Graph) -> None:
         unit = _Unit(node, graph.constants, taken, [])
         nodes += unit.nodes if rule(unit) else [node]
     graph.nodes = nodes
+
+
+def _transposes(node: Node, before: Node | None, constants: Constants) -> bool:
+    """A Gemm that transposes a quantized tensor: the card does so ahead of it."""
+    if node.op != "Gemm" or node.domain or not node.attributes.get("transA", 0):
+        return False
+    if before is None or before.op != "DequantizeLinear":
+        return False
+    return before.inputs[0] not in constants
 
 
 def _io(node: Node) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -112,6 +112,8 @@ def test_conv_of_any_geometry(data: st.DataObject) -> None:
         ({"transB": 1}, True),
         ({"alpha": 0.7}, False),
         ({"transB": 1, "alpha": 2.5}, False),
+        ({"transA": 1}, True),
+        ({"transA": 1, "transB": 1, "alpha": 0.7}, False),
     ],
     ids=str,
 )
@@ -119,11 +121,25 @@ def test_gemm(kind: str, channels: bool, rows: int, attributes: dict[str, Any], 
     b = Builder(kind)
     across = attributes.get("transB", 0)
     shape = (7, 20) if across else (20, 7)
-    inputs = [b.dequantized("x", (rows, 20)), b.weights("w", shape, channels, 0 if across else 1)]
+    x = b.dequantized("x", (20, rows) if attributes.get("transA", 0) else (rows, 20))
+    inputs = [x, b.weights("w", shape, channels, 0 if across else 1)]
     if bias:
         inputs.append(b.bias("b", 7, "x", "w"))
     b.quantized(b.node("Gemm", inputs, "gemm", **attributes), "y", 0.3)
     check(b)
+
+
+def test_gemm_that_transposes_what_stays_float() -> None:
+    """Off the card it is one Gemm again, whichever of its matrices is known."""
+    for first, second in (("x", "w"), ("w", "x")):
+        b = Builder()
+        b.dequantized("x", (20, 7))
+        b.const("w", b.rng.normal(0, 1, (20, 7)).astype(np.float32))
+        names = [{"x": "x_real"}.get(name, name) for name in (first, second)]
+        b.quantized(b.node("Gemm", names, "gemm", transA=1), "y", 0.3)
+        compiled = compile_model(b.model())
+        assert ("Gemm_gemm", "Gemm") in [row[:2] for row in off_card(compiled)]
+        assert difference(b.model(), b.feeds, compiled) == (0, 0)
 
 
 @KINDS

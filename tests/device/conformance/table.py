@@ -36,7 +36,8 @@ quantized by `onnxruntime.quantization` (QDQ, uint8 and int8 activations, int8 w
 tests' own data for calibration; those of operators on quantized tensors as they are, at opset 25
 where they name a newer one. Operators that move data, and those which the quantizer leaves in float
 behind a float tensor, have a LeakyRelu in front. Steps are those of the quantized result, against
-onnxruntime on the same model.
+onnxruntime on the same model. A model that runs partly on the card can differ where onnxruntime,
+cut off from the operators before, computes its own part in another way.
 """
 
 
