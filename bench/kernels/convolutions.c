@@ -1,14 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Times each convolution variant over the layers of the benchmark models.
  *
- *     convolutions [ISA [MODEL]]     ISA: scalar avx2 avx512vnni amxint8, default the best
+ *     convolutions [ISA [MODEL [WITHOUT]]]
+ *
+ * ISA: scalar avx2 avx512vnni amxint8, default the best. WITHOUT: kernels whose names hold this are
+ * passed over ("avxvnni": AVX2 as on a machine without AVX-VNNI). MODEL may be "all".
  *
  * One line per layer: median (and least) microseconds, GOP/s, share of the multiplier's peak as
- * measured in the same run; then the sum per model. Each run has cold weights in the way that a
+ * measured in the same run (of AVX512-VNNI; of the better 256-bit one for avx2); then the sum per
+ * model. Each run has cold weights in the way that a
  * whole model has: layers are timed in turn, every layer once per round. */
 #include "kernels/kernels.h"
 #include "layers.h"
 #include "peak.h"
+#include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,7 +46,21 @@ static void *block(size_t bytes)
     return memory;
 }
 
-static void set_up(struct bench *b, const struct layer *l, const struct tepi_kernel_set *set)
+static const struct tepi_conv_kernel *kernel_for(const struct tepi_kernel_set *set,
+                                                 const struct tepi_conv *conv, const char *without)
+{
+    const struct tepi_conv_kernel *const *kernel = set->convolutions;
+    while (*kernel && (!(*kernel)->takes(conv) || (without && strstr((*kernel)->name, without))))
+        kernel++;
+    if (!*kernel) {
+        fprintf(stderr, "nothing is left without %s\n", without);
+        exit(2);
+    }
+    return *kernel;
+}
+
+static void set_up(struct bench *b, const struct layer *l, const struct tepi_kernel_set *set,
+                   const char *without)
 {
     const size_t in_h = (l->out_h - 1) * l->stride + l->kernel;
     const size_t in_w = (l->out_w - 1) * l->stride + l->kernel;
@@ -68,10 +87,7 @@ static void set_up(struct bench *b, const struct layer *l, const struct tepi_ker
         .group_out = l->group_out,
         .store = {.zero_point = 128, .hi = 255},
     };
-    const struct tepi_conv_kernel *const *kernel = set->convolutions;
-    while (!(*kernel)->takes(&b->conv))
-        kernel++;
-    b->kernel = *kernel;
+    b->kernel = kernel_for(set, &b->conv, without);
     float *multiplier = block(out_c * sizeof(float));
     for (size_t i = 0; i < out_c; i++)
         multiplier[i] = 0.001f;
@@ -149,11 +165,30 @@ static bool named_isa(const char *name, enum tepi_kernel_isa *isa)
     return false;
 }
 
+/* Operations a second of the multiplier that the set is held against. */
+static double peak_of(enum tepi_kernel_isa isa, const char *without)
+{
+    double peak = 0;
+    for (int i = 0; i < 20; i++) {
+        double once = 0;
+        if (isa > TEPI_KERNEL_AVX2 ||
+            (isa == TEPI_KERNEL_SCALAR && tepi_kernels_for(TEPI_KERNEL_AVX512VNNI)))
+            once = peak_avx512vnni(seconds);
+        else if (tepi_kernels_for(TEPI_KERNEL_AVX2) && without && strstr(without, "avxvnni"))
+            once = peak_avx2(seconds);
+        else if (tepi_kernels_for(TEPI_KERNEL_AVX2))
+            once = fmax(peak_avx2(seconds), peak_avxvnni(seconds));
+        peak = once > peak ? once : peak;
+    }
+    return peak;
+}
+
 int main(int argc, char **argv)
 {
     enum tepi_kernel_isa isa = tepi_kernels_best();
     if (argc > 1 && !named_isa(argv[1], &isa)) {
-        fprintf(stderr, "usage: %s [scalar|avx2|avx512vnni|amxint8 [MODEL]]\n", argv[0]);
+        fprintf(stderr, "usage: %s [scalar|avx2|avx512vnni|amxint8 [MODEL|all [WITHOUT]]]\n",
+                argv[0]);
         return 2;
     }
     const struct tepi_kernel_set *set = tepi_kernels_for(isa);
@@ -161,19 +196,17 @@ int main(int argc, char **argv)
         fprintf(stderr, "this machine or build lacks %s; name a lower one\n", argv[1]);
         return 1;
     }
-    double peak = 0;
-    for (int i = 0; tepi_kernels_for(TEPI_KERNEL_AVX512VNNI) && i < 20; i++) {
-        const double once = peak_avx512vnni(seconds);
-        peak = once > peak ? once : peak;
-    }
-    printf("peak of AVX512-VNNI here: %.1f GOP/s\n", peak * 1e-9);
+    const char *only = argc > 2 && strcmp(argv[2], "all") != 0 ? argv[2] : NULL;
+    const char *without = argc > 3 ? argv[3] : NULL;
+    const double peak = peak_of(isa, without);
+    printf("peak of the multiplier here: %.1f GOP/s\n", peak * 1e-9);
     struct bench *benches = calloc(LAYERS_MAX, sizeof(*benches));
     for (const struct layer *l = layers; benches && l->model;) {
         const char *model = l->model;
         int count = 0;
         for (; l->model && strcmp(l->model, model) == 0; l++)
-            if (argc < 3 || strcmp(argv[2], model) == 0)
-                set_up(&benches[count++], l, set);
+            if (!only || strcmp(only, model) == 0)
+                set_up(&benches[count++], l, set, without);
         if (count)
             report(benches, count, measure(benches, count), peak);
     }

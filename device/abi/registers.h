@@ -75,7 +75,7 @@
 enum tepi_isa {
     TEPI_ISA_AUTO = 0, /* in a configuration: the best that the machine has */
     TEPI_ISA_SCALAR = 1,
-    TEPI_ISA_AVX2 = 2,
+    TEPI_ISA_AVX2 = 2, /* with FMA; AVX-VNNI is used where the machine has it */
     TEPI_ISA_AVX512VNNI = 3,
     TEPI_ISA_AMXINT8 = 4,
 };

@@ -3,7 +3,7 @@
  * depthwise convolution whose weights are ones. */
 #include "kernels/avx512vnni/avx512vnni.h"
 #include "kernels/avx512vnni/depthwise.h"
-#include "kernels/avx512vnni/pooling.h"
+#include "kernels/pooling.h"
 
 TEPI_INLINE void add_four(__m512i sums[4], const uint8_t *const taps[4], size_t count)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Largest value of each window, 64 channels at a time; 0 where a window holds no pixel. */
 #include "kernels/avx512vnni/avx512vnni.h"
-#include "kernels/avx512vnni/pooling.h"
 #include "kernels/avx512vnni/vector.h"
+#include "kernels/pooling.h"
 
 static void pixel(const struct tepi_window2 *window, size_t channels, uint8_t *out)
 {

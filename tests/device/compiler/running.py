@@ -3,18 +3,19 @@
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnx
 import onnxruntime
 
 from device.binding import Card
+from device.binding.card import IsaName
 from device.compiler import CardSegment, CompiledModel, compile_model
 
 from .interpreter import Array, Program
 
-__all__ = ["compile_model", "difference", "off_card", "reference", "run", "session"]
+__all__ = ["card_of", "compile_model", "difference", "off_card", "reference", "run", "session"]
 
 
 def session(model: bytes, level: Any = None) -> Any:
@@ -33,10 +34,20 @@ def reference(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, A
     return dict(zip(names, runner.run(names, dict(feeds)), strict=True))
 
 
+def card_of(isa: str) -> Card | None:
+    """The software card on exactly this instruction set; None where the machine lacks it."""
+    try:
+        return Card.open(isa=isa)
+    except ValueError as error:
+        assert "lacks the instruction set" in str(error)
+        return None
+
+
 @cache
 def cards() -> tuple[Card, ...]:
-    """The software card with its scalar kernels, and with the best that this machine has."""
-    return Card.open(isa="scalar"), Card.open()
+    """The software card on every instruction set that this machine has."""
+    opened = [card_of(isa) for isa in get_args(IsaName) if isa != "auto"]
+    return tuple(card for card in opened if card)
 
 
 def check_card(

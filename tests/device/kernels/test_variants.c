@@ -124,6 +124,32 @@ CHECK_CASE(pooling)
     }
 }
 
+/* More pixels than 16 bits can sum. */
+CHECK_CASE(pooling_of_large_windows)
+{
+    char why[TEPI_WHY_BYTES] = "";
+    for (uint32_t set = 0; set < tepi_sets(); set++) {
+        uint64_t random = 5;
+        for (uint32_t side = 15; side < 34; side++) {
+            const struct tepi_pool_case shape = {
+                .n = 1,
+                .in_h = side,
+                .in_w = side + 2,
+                .channels = 1 + random_below(&random, 100),
+                .kernel_h = side,
+                .kernel_w = side + 1,
+                .stride_h = 1,
+                .stride_w = 1,
+                .dilation_h = 1,
+                .dilation_w = 1,
+                .average = 1,
+                .row_cut = 1,
+            };
+            CHECK_INT(tepi_check_pool(set, &shape, random, why), 0);
+        }
+    }
+}
+
 CHECK_CASE(bytewise)
 {
     char why[TEPI_WHY_BYTES] = "";
@@ -237,8 +263,9 @@ CHECK_CASE(planes)
 }
 
 static const struct check_case cases[] = {
-    CHECK_ENTRY(convolutions), CHECK_ENTRY(pooling),  CHECK_ENTRY(bytewise),
-    CHECK_ENTRY(products),     CHECK_ENTRY(channels), CHECK_ENTRY(planes),
+    CHECK_ENTRY(convolutions), CHECK_ENTRY(pooling),  CHECK_ENTRY(pooling_of_large_windows),
+    CHECK_ENTRY(bytewise),     CHECK_ENTRY(products), CHECK_ENTRY(channels),
+    CHECK_ENTRY(planes),
 };
 
 CHECK_MAIN(cases)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The pixels of a pooling window that lie in the image. */
-#ifndef TEPI_KERNELS_AVX512VNNI_POOLING_H
-#define TEPI_KERNELS_AVX512VNNI_POOLING_H
+#ifndef TEPI_KERNELS_POOLING_H
+#define TEPI_KERNELS_POOLING_H
 
 #include "kernels/kernels.h"
 #include "kernels/scalar/window.h"
