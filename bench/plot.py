@@ -9,7 +9,10 @@ from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 860, 520
 LEFT, RIGHT, TOP, BOTTOM = 70, 170, 44, 56
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito
+COLOURS = (  # Okabe and Ito
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7"),
+    *("#e69f00", "#56b4e9", "#f0e442", "#000000"),
+)
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ address in use.
 @click.command(epilog=_EXAMPLES)
 @click.option(
     "--model-repository",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     required=True,
     help="Folder of models.",
 )

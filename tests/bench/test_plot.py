@@ -26,9 +26,10 @@ def test_points_lie_inside_and_in_order() -> None:
 
 
 def test_a_model_keeps_one_colour() -> None:
-    some = {f"m{n}": [Point(10, 10, 0.5)] * 2 for n in range(7)}
-    found = circles(roofline(some, 100, 10, "many"))
-    assert [mark["fill"] for mark in found] == [COLOURS[n % 6] for n in range(7) for _ in (1, 2)]
+    many, all_of_them = len(COLOURS) + 1, len(COLOURS)
+    some = {f"m{n}": [Point(10, 10, 0.5)] * 2 for n in range(many)}
+    found = [mark["fill"] for mark in circles(roofline(some, 100, 10, "many"))]
+    assert found == [COLOURS[n % all_of_them] for n in range(many) for _ in (1, 2)]
 
 
 def test_the_limits_meet_at_the_knee() -> None:
