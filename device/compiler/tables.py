@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from device.compiler.evaluate import OPTIMIZED, NotEvaluated, evaluate
-from device.compiler.graph import FLOAT, Constants, Graph, Node, numpy_dtype
+from device.compiler.graph import Graph, Node, numpy_dtype
 from device.compiler.plan import Array
 from device.compiler.quant import Quantization, Unplaced
 
@@ -115,7 +115,3 @@ def clamp_bounds(node: Node, graph: Graph) -> tuple[np.float32, np.float32] | No
     if np.isnan(lowest) or np.isnan(highest):
         return None
     return lowest, highest
-
-
-def is_float(constants: Constants, name: str) -> bool:
-    return name in constants and constants.type(name) == FLOAT
