@@ -25,6 +25,7 @@ from rich.table import Table
 from bench.networks import NETWORKS, quantized
 from bench.plot import Point, roofline
 from device.binding import Card
+from device.host import open_session
 from device.measure.compare import Run, Timing, alternate
 from device.measure.explain import CardPart, Explanation, explain
 from device.measure.feeds import Array, concrete_shapes, random_feeds
@@ -74,9 +75,10 @@ def measure(name: str, path: Path, threads: int, seconds: float) -> Measured:
         Session(path, "none", threads) as theirs,
     ):
         feeds = random_feeds(ours.inputs, concrete_shapes(ours.inputs, {}, name))
+        as_it_comes = open_session(str(path), threads, exact=False)
         engines: dict[str, Run] = {
             "card": lambda: ours.run(None, feeds),
-            "onnxruntime": lambda: theirs.run(None, feeds),
+            "onnxruntime": lambda: as_it_comes.run(None, feeds),
         }
         openvino = openvino_run(path, feeds, threads)
         if openvino is not None:

@@ -28,6 +28,7 @@ from device.compiler import (
 )
 from device.errors import InputError, ModelError
 from device.feeds import FeedCheck, Feeds, as_inputs
+from device.host import open_session
 
 Array = npt.NDArray[Any]
 Model = str | Path | bytes
@@ -318,12 +319,8 @@ def load_model(model: Model, name: str) -> onnx.ModelProto:
 
 def open_onnxruntime(source: str | bytes, name: str, threads: int) -> ort.InferenceSession:
     """A quiet session on `threads` threads. Raises ModelError where onnxruntime refuses it."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
     try:
-        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        return open_session(source, threads)
     except Exception as error:
         if error.__class__.__module__.startswith("onnxruntime"):
             raise ModelError(f"{name}: onnxruntime cannot run it: {error}") from error

@@ -40,6 +40,9 @@
     X(9, NO_MEMORY, REQUEST, RESOURCE_EXHAUSTED, \
       "card memory is full; info: KiB missing", \
       "unload a model, or use a card with more memory") \
+    X(10, INDEX, REQUEST, INVALID_ARGUMENT, \
+      "an index of the input lies outside the table that it chooses from; info: instruction index", \
+      "send indices within the model's vocabulary") \
     X(16, PROGRAM_TRUNCATED, REQUEST, INVALID_ARGUMENT, \
       "the program is shorter than its header says", \
       "compile the model again") \

@@ -27,6 +27,11 @@ DIM_MAX: Final = lib.TEPI_DIM_MAX
 HALO_MAX: Final = lib.TEPI_HALO_MAX
 KERNEL_MAX: Final = lib.TEPI_KERNEL_MAX
 ARENA_MAX: Final = lib.TEPI_ARENA_MAX
+VECTOR_SOURCES: Final = lib.TEPI_VECTOR_SOURCES
+VECTOR_TARGETS: Final = lib.TEPI_VECTOR_TARGETS
+VECTOR_REGISTERS: Final = lib.TEPI_VECTOR_REGISTERS
+VECTOR_STEPS_MAX: Final = lib.TEPI_VECTOR_STEPS_MAX
+VECTOR_ROW_MAX: Final = lib.TEPI_VECTOR_ROW_MAX
 PROGRAM_BYTES_MAX: Final = lib.TEPI_PROGRAM_BYTES_MAX
 
 
@@ -49,6 +54,7 @@ def _enumerators(name: str) -> dict[str, int]:
 TYPES: Final = _enumerators("tepi_type")
 PLACES: Final = _enumerators("tepi_place")
 CODES: Final = _enumerators("tepi_instruction_code")
+VECTOR_CODES: Final = _enumerators("tepi_vector_code")
 
 _SCALARS = {
     "uint8_t": "u1",
@@ -81,6 +87,7 @@ def _structure(name: str) -> np.dtype[Any]:
 HEADER: Final = _structure("tepi_program_header")
 TENSOR: Final = _structure("tepi_tensor")
 INSTRUCTION: Final = _structure("tepi_instruction")
+VECTOR_STEP: Final = _structure("tepi_vector_step")
 _POOL = _structure("tepi_pool_params")
 PARAMS: Final[dict[str, np.dtype[Any]]] = {
     name: _POOL if name.endswith("pool") else _structure(f"tepi_{name}_params") for name in CODES

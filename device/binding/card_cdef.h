@@ -53,8 +53,21 @@ struct tepi_profile_record {
 #define TEPI_HALO_MAX ...
 #define TEPI_KERNEL_MAX ...
 #define TEPI_ARENA_MAX ...
+#define TEPI_VECTOR_SOURCES ...
+#define TEPI_VECTOR_TARGETS ...
+#define TEPI_VECTOR_REGISTERS ...
+#define TEPI_VECTOR_STEPS_MAX ...
+#define TEPI_VECTOR_ROW_MAX ...
 #define TEPI_PROGRAM_BYTES_MAX ...
-enum tepi_type { TEPI_TYPE_U8, TEPI_TYPE_I8, TEPI_TYPE_F32, ... };
+enum tepi_type {
+    TEPI_TYPE_U8,
+    TEPI_TYPE_I8,
+    TEPI_TYPE_F32,
+    TEPI_TYPE_I64,
+    TEPI_TYPE_I32,
+    TEPI_TYPE_BOOL,
+    ...
+};
 enum tepi_place {
     TEPI_PLACE_ARENA,
     TEPI_PLACE_INPUT,
@@ -75,6 +88,10 @@ enum tepi_instruction_code {
     TEPI_OP_SOFTMAX,
     TEPI_OP_MATMUL,
     TEPI_OP_LAYERNORM,
+    TEPI_OP_VECTOR,
+    TEPI_OP_FMATMUL,
+    TEPI_OP_GATHER,
+    TEPI_OP_RANGE,
     ...
 };
 struct tepi_program_header {
@@ -117,6 +134,7 @@ struct tepi_conv_params {
     uint32_t table;
     uint8_t lo, hi;
     uint8_t reserved[...];
+    uint32_t addend;
     ...;
 };
 struct tepi_add_params {
@@ -185,6 +203,68 @@ struct tepi_matmul_params {
 struct tepi_layernorm_params {
     float epsilon;
     uint32_t gamma, beta;
+    ...;
+};
+enum tepi_vector_code {
+    TEPI_VECTOR_LOAD,
+    TEPI_VECTOR_STORE,
+    TEPI_VECTOR_VALUE,
+    TEPI_VECTOR_ADD,
+    TEPI_VECTOR_SUB,
+    TEPI_VECTOR_MUL,
+    TEPI_VECTOR_DIV,
+    TEPI_VECTOR_MAX,
+    TEPI_VECTOR_MIN,
+    TEPI_VECTOR_EQ,
+    TEPI_VECTOR_NE,
+    TEPI_VECTOR_LT,
+    TEPI_VECTOR_LE,
+    TEPI_VECTOR_SELECT,
+    TEPI_VECTOR_NEG,
+    TEPI_VECTOR_ABS,
+    TEPI_VECTOR_SQRT,
+    TEPI_VECTOR_FLOOR,
+    TEPI_VECTOR_CEIL,
+    TEPI_VECTOR_ROUND,
+    TEPI_VECTOR_EXP,
+    TEPI_VECTOR_LOG,
+    TEPI_VECTOR_ERF,
+    TEPI_VECTOR_TANH,
+    TEPI_VECTOR_SIGMOID,
+    TEPI_VECTOR_SUM,
+    TEPI_VECTOR_MAXOF,
+    TEPI_VECTOR_MINOF,
+    ...
+};
+struct tepi_vector_step {
+    uint8_t code, out, a, b, c;
+    uint8_t reserved[...];
+    float value;
+    ...;
+};
+struct tepi_vector_params {
+    uint32_t row;
+    uint32_t code;
+    uint32_t steps;
+    uint32_t reserved;
+    uint16_t sources[...];
+    uint16_t more[...];
+    uint16_t reserved2;
+    ...;
+};
+struct tepi_fmatmul_params {
+    float scale;
+    uint32_t heads;
+    uint8_t a_split, b_split, out_split;
+    uint8_t b_transposed;
+    ...;
+};
+struct tepi_gather_params {
+    uint32_t reserved;
+    ...;
+};
+struct tepi_range_params {
+    uint32_t reserved;
     ...;
 };
 struct tepi_instruction {

@@ -60,12 +60,6 @@ def loads(model: onnx.ModelProto) -> bool:
 
 
 def _open(model: onnx.ModelProto, level: int) -> Any:
-    import onnxruntime  # costs a quarter of a second, and most models need no folding
+    from device.host import open_session  # onnxruntime takes a quarter of a second to import
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel(level)
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    return open_session(model, level=level)

@@ -52,7 +52,11 @@ struct tepi_conv {
     const int32_t *bias;
     const float *multiplier;
     struct tepi_store store;
-    void *scratch; /* scratch_bytes, 64-byte aligned, one per caller */
+    /* float32 results, output strides being multiples of 4 bytes: (float)acc * multiplier + addend,
+     * each operation rounded; addend NULL: nothing is added. `store` is then unused. */
+    bool floats;
+    const float *addend; /* [groups * group_out] */
+    void *scratch;       /* scratch_bytes, 64-byte aligned, one per caller */
 };
 
 /* One convolution variant. Work is cut in rows: row r is (r / out_h, r % out_h), so that several

@@ -9,9 +9,9 @@ from pathlib import Path
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from device.host import open_session
 from edge_server.engines.engine import Array, EngineError, FeedError, ModelLoadError, TensorInfo
 
-_ERRORS_ONLY = 3  # onnxruntime's severity levels: 2 warning, 3 error
 _FAILURES = (
     ort_errors.Fail,
     ort_errors.InvalidArgument,
@@ -31,14 +31,9 @@ class OnnxRuntimeEngine:
     device = "onnxruntime"
 
     def __init__(self, model: Path, threads: int) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = _ERRORS_ONLY
-        # Threads that spin between runs would take the cores from the card and the event loop.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+            # Threads that spin between runs would take the cores from the card and the event loop.
+            session = open_session(str(model), threads, spinning=False)
         except _FAILURES as error:
             raise ModelLoadError(
                 f"onnxruntime cannot load {model.name}: {_reason(error)}"

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import onnxruntime as ort
-
 from device.errors import CardError, CardGone
+from device.host import open_session
 from edge_server.app import Parts
 from edge_server.card_link import WATCH_INTERVAL
 from edge_server.engines.engine import Array
@@ -70,7 +69,7 @@ class FakeSession:
             raise bench.load_error
         self._bench = bench
         self._card = card
-        self._session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        self._session = open_session(str(path))
         self.inputs = [Info(i.name, i.type, i.shape) for i in self._session.get_inputs()]
         self.outputs = [Info(o.name, o.type, o.shape) for o in self._session.get_outputs()]
         self.placement = list(bench.placement)

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 
 from device.binding import Card
+from device.host import open_session
 from edge_server.app import Parts, product_parts
 from edge_server.card_link import CardState
 from edge_server.engines.engine import Array
@@ -32,7 +32,7 @@ def repository(tmp_path: Path) -> Path:
 def expected(repository: Path) -> Array:
     """What onnxruntime makes of X."""
     path = str(repository / "dense" / "1" / "model.onnx")
-    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = open_session(path)
     result: Array = session.run(None, {"x": X})[0]
     return result
 

@@ -7,11 +7,11 @@ from typing import Any, get_args
 
 import numpy as np
 import onnx
-import onnxruntime
 
 from device.binding import Card
 from device.binding.card import IsaName
 from device.compiler import CardSegment, CompiledModel, compile_model
+from device.host import open_session
 
 from .interpreter import Array, Program
 
@@ -19,16 +19,11 @@ __all__ = ["card_of", "compile_model", "difference", "off_card", "reference", "r
 
 
 def session(model: bytes, level: Any = None) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    if level is not None:
-        options.graph_optimization_level = level
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return open_session(model, level=level)
 
 
 def reference(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """All outputs by onnxruntime alone, as a user runs it."""
+    """All outputs by onnxruntime alone, its products exact on any machine."""
     runner = session(model.SerializeToString())
     names = [value.name for value in runner.get_outputs()]
     return dict(zip(names, runner.run(names, dict(feeds)), strict=True))

@@ -17,6 +17,8 @@ from onnx.backend.test.case.test_case import TestCase
 from onnx.backend.test.loader import load_model_tests
 from onnx.backend.test.runner import Runner
 
+from device.host import open_session
+
 KINDS = ("node", "simple", "pytorch-operator", "pytorch-converted")
 
 
@@ -81,13 +83,8 @@ def _array(value: Any) -> Any:
 
 
 def host(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """onnxruntime as it comes, on one thread."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    """onnxruntime on one thread, its products exact on any machine."""
+    return open_session(model)
 
 
 def on_onnxruntime(case: Case) -> list[list[Any]] | str:
