@@ -18,6 +18,7 @@ import onnx
 import onnxruntime as ort
 
 from device.binding import Card, Program
+from device.binding.card import IsaName
 from device.compiler import (
     CardSegment,
     CompiledModel,
@@ -53,8 +54,9 @@ class Session:
     """One model, ready to run. Safe to call from several threads at once.
 
     `model` is a path or the bytes of an ONNX file. `card` is "inproc" (a software card of its own
-    with `threads` compute workers), an open `Card` shared with others, or "none" (all of it on
-    onnxruntime). `threads` also bounds onnxruntime's.
+    with `threads` compute workers, held to the instruction set `isa` where that is not "auto"), an
+    open `Card` shared with others, or "none" (all of it on onnxruntime). `threads` also bounds
+    onnxruntime's.
 
     Raises ModelError where the model cannot be read or run, CardError where the card refuses it.
     """
@@ -66,7 +68,10 @@ class Session:
         threads: int = 1,
         *,
         name: str | None = None,
+        isa: IsaName | str = "auto",
     ) -> None:
+        if isa != "auto" and card != "inproc":
+            raise ValueError("isa is for the card that the session opens; give it to Card.open")
         self.name = name or (Path(model).name if isinstance(model, str | Path) else "model")
         self._threads = threads
         self._lock = threading.Lock()
@@ -88,7 +93,7 @@ class Session:
         if isinstance(card, Card):
             self._card = card
         else:
-            self._card, self._owns_card = Card.open(card, threads=threads), True
+            self._card, self._owns_card = Card.open(card, threads=threads, isa=isa), True
         try:
             self._fixed = None if compiled.needs_shapes else self._load(compiled)
         except BaseException:
