@@ -18,7 +18,7 @@ import onnx
 import onnxruntime as ort
 
 from device.binding import Card, Program
-from device.binding.card import IsaName
+from device.binding.card import IsaName, give_back_memory
 from device.compiler import (
     CardSegment,
     CompiledModel,
@@ -27,6 +27,7 @@ from device.compiler import (
     TensorInfo,
     compile_model,
 )
+from device.compiler.weights import Weights, open_model
 from device.errors import InputError, ModelError
 from device.feeds import FeedCheck, Feeds, as_inputs
 from device.host import open_session
@@ -81,11 +82,14 @@ class Session:
         if card == "none":
             self._open_without_card(model)
             return
-        proto = load_model(model, self.name)
-        compiled = compile_model(proto, name=self.name)
+        proto, weights = open_lean(model, self.name)
+        compiled = compile_model(proto, name=self.name, weights=weights)
         fixed_shapes = all(isinstance(d, int) for info in compiled.inputs for d in info.shape)
         self._check = FeedCheck(self.name, compiled.inputs, proto)
-        self._proto = None if fixed_shapes and not self._check.defaults else proto
+        again = not fixed_shapes or self._check.defaults
+        self._proto: onnx.ModelProto | None = proto if again else None
+        self._weights = weights if again else None
+        del proto, weights  # what is not needed again makes room for the program
         self.inputs = list(compiled.inputs)
         self.outputs = list(compiled.outputs)
         self.placement = list(compiled.placement)
@@ -103,7 +107,7 @@ class Session:
     def _open_without_card(self, model: Model) -> None:
         source = model if isinstance(model, bytes) else str(model)
         host = open_onnxruntime(source, self.name, self._threads)
-        proto = load_model(model, self.name)
+        proto, _ = open_lean(model, self.name)
         self._proto = None
         self.inputs = [_tensor_info(row) for row in host.get_inputs()]
         self.outputs = [_tensor_info(row) for row in host.get_outputs()]
@@ -195,7 +199,7 @@ class Session:
             raise ValueError(f"the session of {self.name} is closed")
         given = self._check.defaults.keys() & feeds.keys()
         proto = as_inputs(self._proto, given) if given else self._proto
-        variant = self._load(compile_model(proto, shapes, name=self.name))
+        variant = self._load(compile_model(proto, shapes, self.name, self._weights))
         with self._lock:
             self._variants[key] = variant
             while len(self._variants) > SHAPES_KEPT:
@@ -204,6 +208,7 @@ class Session:
 
     def _load(self, compiled: CompiledModel) -> "_Variant":
         assert self._card is not None
+        give_back_memory()  # a compiler leaves many times what a small program takes
         steps: list[_CardStep | _HostStep] = []
         for segment in compiled.segments:
             if isinstance(segment, CardSegment):
@@ -320,6 +325,16 @@ def load_model(model: Model, name: str) -> onnx.ModelProto:
         raise ModelError(
             f"{name} is not a readable ONNX model ({error}); export or fetch it again"
         ) from error
+
+
+def open_lean(model: Model, name: str) -> tuple[onnx.ModelProto, Weights]:
+    """As load_model; of a file, the Weights hold the bytes of large initializers."""
+    if isinstance(model, bytes):
+        return load_model(model, name), Weights()
+    try:
+        return open_model(Path(model))
+    except Exception:  # load_model says what is wrong with it
+        return load_model(model, name), Weights()
 
 
 def open_onnxruntime(source: str | bytes, name: str, threads: int) -> ort.InferenceSession:

@@ -33,7 +33,7 @@ def _default_isa(pytestconfig: pytest.Config) -> Iterator[None]:
     held: str = pytestconfig.getoption("--isa")
     product = Card.open.__func__  # type: ignore[attr-defined]
 
-    def opened(cls: type[Card], kind: str = "inproc", *, isa: str = "auto", **rest: Any) -> Card:
+    def opened(cls: type[Card], /, kind: str = "inproc", *, isa: str = "auto", **rest: Any) -> Card:
         card: Card = product(cls, kind, isa=held if isa == "auto" else isa, **rest)
         return card
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import threading
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Self
@@ -27,6 +28,11 @@ _INFO = (
 )
 
 IsaName = Literal["auto", "scalar", "avx2", "avx512vnni", "amxint8"]
+
+
+def give_back_memory() -> None:
+    """Hand what this process freed, and its allocator kept, to the operating system."""
+    lib.tepi_give_back()
 
 
 class FaultEntry(NamedTuple):
@@ -109,15 +115,18 @@ class Card:
             raise ValueError("the card is closed; open it again with Card.open")
         return handle
 
-    def load_program(self, image: bytes) -> Program:
-        """Load a compiled program (device/abi/program.h).
+    def load_program(self, image: bytes | mmap.mmap) -> Program:
+        """Load a compiled program (device/abi/program.h). A shared mapping of a file is read where
+        it is, and takes no memory of the process once it is loaded.
 
         Raises ProgramRejected where the card's checks refuse it, CardFull, CardGone.
         """
         card = self._open_handle()
         handle = ffi.new("struct tepi_held_program **")
         failure = ffi.new("struct tepi_failure *")
-        result = lib.tepi_held_open(card, ffi.from_buffer(image), len(image), handle, failure)
+        file = isinstance(image, mmap.mmap)
+        source = ffi.from_buffer(image)
+        result = lib.tepi_held_open(card, source, len(image), file, handle, failure)
         if result:
             raise outcome("loading a program", result, failure)
         return Program(self, handle[0], image)

@@ -199,7 +199,7 @@ def test_a_session_holds_its_card_to_an_instruction_set(card: Card) -> None:
         (got,) = session.run(None, {"x": image(1)})
     np.testing.assert_array_equal(got, expected(classifier(), image(1)))
     for other in (card, "none"):
-        with pytest.raises(ValueError, match="give it to Card.open"):
+        with pytest.raises(ValueError, match=r"give it to Card\.open"):
             Session(classifier(), other, isa="scalar")
 
 
