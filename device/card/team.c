@@ -105,7 +105,10 @@ static uint32_t size(struct tepi_team *face)
     struct tepi_card_team *team = (struct tepi_card_team *)(void *)face;
     atomic_store_explicit(&team->cpu, sched_getcpu(), memory_order_relaxed);
     tepi_card_call_helpers(team->card);
-    return 1 + atomic_load_explicit(&team->helpers, memory_order_relaxed);
+    /* Those that are called now find parts when they come: without them the instruction would be
+     * over in one piece before, and each of its followers likewise. */
+    return 1 + atomic_load_explicit(&team->helpers, memory_order_relaxed) +
+           atomic_load_explicit(&team->card->idle_count, memory_order_relaxed);
 }
 
 static void run(struct tepi_team *face, const struct tepi_job *job)

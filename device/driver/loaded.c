@@ -53,7 +53,7 @@ static int load(struct tepi_loaded *loaded, const struct tepi_program_bytes *ima
     const uint32_t epoch = tepi_controller_epoch(loaded->controller);
     const uint64_t bytes = image->bytes;
     struct tepi_block block = {0};
-    const bool shown = image->file && tepi_pool_show(pool, image->address, bytes, &block.iova) == 0;
+    const bool shown = image->file && !tepi_pool_show(pool, image->address, bytes, &block.iova);
     int result = shown ? 0 : tepi_pool_take(pool, bytes, TEPI_POOL_ALIGN, &block);
     if (result) {
         return result;
@@ -69,11 +69,7 @@ static int load(struct tepi_loaded *loaded, const struct tepi_program_bytes *ima
     };
     struct tepi_completion completion;
     result = tepi_controller_command(loaded->controller, &entry, &completion, failure);
-    if (shown) {
-        tepi_pool_hide(pool, block.iova, bytes);
-    } else {
-        tepi_pool_give(pool, &block);
-    }
+    shown ? tepi_pool_hide(pool, block.iova, bytes) : tepi_pool_give(pool, &block);
     if (result == 0) {
         atomic_store(&loaded->where, (uint64_t)epoch << 32 | completion.result);
     }
