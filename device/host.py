@@ -13,6 +13,7 @@ import onnxruntime as ort
 
 _EXACT_PRODUCTS = "session.x64quantprecision"
 _SPINNING = "session.intra_op.allow_spinning"
+_PROVIDERS = ["CPUExecutionProvider"]
 
 
 def open_session(
@@ -29,15 +30,26 @@ def open_session(
     Threads that spin between runs (`spinning`) answer sooner and take the core from others.
     `level` is a GraphOptimizationLevel, onnxruntime's default where None.
     """
+    source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else model
+    options = _options(threads, spinning, level)
+    if exact:
+        options.add_session_config_entry(_EXACT_PRODUCTS, "1")
+        try:
+            return ort.InferenceSession(source, options, providers=_PROVIDERS)
+        except Exception:  # onnxruntime's classes share no other base
+            # Where activations are int8, whose products are exact anyway, it turns the weights to
+            # uint8 and then has no kernel for the pair. Any other failure shows again below.
+            options = _options(threads, spinning, level)
+    return ort.InferenceSession(source, options, providers=_PROVIDERS)
+
+
+def _options(threads: int, spinning: bool, level: int | None) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    if exact:
-        options.add_session_config_entry(_EXACT_PRODUCTS, "1")
     if not spinning:
         options.add_session_config_entry(_SPINNING, "0")
     if level is not None:
         options.graph_optimization_level = ort.GraphOptimizationLevel(level)
-    source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else model
-    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    return options

@@ -15,6 +15,8 @@ static const struct tepi_operation *const operations[] = {
     [TEPI_OP_MAXPOOL] = &tepi_operation_maxpool, [TEPI_OP_AVGPOOL] = &tepi_operation_avgpool,
     [TEPI_OP_RESIZE] = &tepi_operation_resize,   [TEPI_OP_SOFTMAX] = &tepi_operation_softmax,
     [TEPI_OP_MATMUL] = &tepi_operation_matmul,   [TEPI_OP_LAYERNORM] = &tepi_operation_layernorm,
+    [TEPI_OP_VECTOR] = &tepi_operation_vector,   [TEPI_OP_FMATMUL] = &tepi_operation_fmatmul,
+    [TEPI_OP_GATHER] = &tepi_operation_gather,   [TEPI_OP_RANGE] = &tepi_operation_range,
 };
 
 const struct tepi_operation *tepi_operation_for(uint8_t code)
@@ -71,6 +73,28 @@ const float *tepi_prepare_floats(struct tepi_prepare *prepare, uint32_t offset, 
     return kept;
 }
 
+void tepi_prepare_scratch(struct tepi_prepare *prepare, uint64_t bytes)
+{
+    if (bytes > prepare->kernel_scratch)
+        prepare->kernel_scratch = bytes;
+}
+
+static bool all_finite(const struct tepi_tensor *t, const uint8_t *element)
+{
+    for (uint32_t n = 0; n < t->n; n++) {
+        for (uint32_t y = 0; y < t->h; y++) {
+            const uint8_t *pixel = element + (size_t)n * t->stride_n + (size_t)y * t->stride_h;
+            for (uint32_t x = 0; x < t->w; x++, pixel += t->stride_w) {
+                const float *floats = (const float *)(const void *)pixel;
+                for (uint32_t c = 0; c < t->c; c++)
+                    if (!isfinite(floats[c]))
+                        return false;
+            }
+        }
+    }
+    return true;
+}
+
 struct tepi_site tepi_prepare_site(struct tepi_prepare *prepare, uint16_t index)
 {
     const struct tepi_tensor *t = &prepare->image->tensors[index];
@@ -93,6 +117,8 @@ struct tepi_site tepi_prepare_site(struct tepi_prepare *prepare, uint16_t index)
         memcpy(kept, prepare->image->constants + t->offset - reach.before, (size_t)bytes);
         tepi_image_consumed(prepare->image, t->offset - reach.before, bytes);
     }
+    if (kept && t->type == TEPI_TYPE_F32 && !all_finite(t, kept))
+        prepare->fault = TEPI_FAULT_PROGRAM_CONSTANT;
     return (struct tepi_site){TEPI_BASE_BLOCK, at + reach.before};
 }
 
@@ -123,6 +149,17 @@ uint16_t tepi_run_interrupted(const struct tepi_run_control *control)
     if (control->deadline_ns && monotonic_ns() >= control->deadline_ns)
         return TEPI_FAULT_DEADLINE;
     return TEPI_FAULT_OK;
+}
+
+struct tepi_quantization tepi_run_quantization(const struct tepi_run *run,
+                                               const struct tepi_site *site)
+{
+    const float *q = (const float *)(const void *)tepi_at(run, site);
+    return (struct tepi_quantization){
+        .scale = q[0] > 0 && isfinite(q[0]) ? q[0] : 1.0f,
+        .zero_point = q[1] >= 0 && q[1] <= 255 ? (int32_t)q[1] : 0,
+        .hi = 255,
+    };
 }
 
 struct tepi_verdict tepi_program_run(const struct tepi_program *program, void *const *ports,

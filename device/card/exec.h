@@ -38,9 +38,10 @@ uint16_t tepi_run_interrupted(const struct tepi_run_control *control);
  * when channels fill the pixel stride. */
 struct tepi_fill_step {
     struct tepi_site site;
+    struct tepi_site quantization; /* where `dynamic` */
     struct tepi_tensor tensor;
     uint8_t value;
-    bool whole;
+    bool whole, dynamic;
 };
 
 /* Strided copy: `depth` outer loops around one plane. Steps in elements of each side. */
@@ -53,7 +54,9 @@ struct tepi_map_step {
     int64_t in_step[TEPI_MAP_RANK], out_step[TEPI_MAP_RANK];
     struct tepi_plane plane;
     struct tepi_quantization quantization;
-    uint8_t flip;
+    struct tepi_site dynamic; /* of the quantization, where is_dynamic */
+    bool is_dynamic;
+    uint8_t in_type, flip;
     const uint8_t *table;
     void (*copy)(const struct tepi_map_step *step, const struct tepi_run *run,
                  const struct tepi_plane *plane);
@@ -69,6 +72,12 @@ struct tepi_conv_step {
     uint32_t sides, channels;
     uint32_t cuts, grain;   /* units of one side; pixels that a cut keeps together, 0: rows */
     uint32_t units_at_once; /* between two looks at abort and deadline */
+    uint32_t out_bytes;     /* of one element */
+    /* Where the input's quantization is known only as the program runs: the sums of each channel's
+     * weights, and where in scratch its bias and multiplier go. */
+    const uint32_t *weight_sums; /* NULL: known before */
+    struct tepi_site quantization;
+    size_t bias_at, multiplier_at;
 };
 
 /* Up to three loops over pixels around a call on `count` consecutive bytes. */
@@ -101,6 +110,75 @@ struct tepi_matmul_step {
     struct tepi_matmul matmul;
     uint32_t rows_at_once; /* between two looks at abort and deadline */
     uint64_t work;
+};
+
+/* A tensor as VECTOR walks it: along a row its elements follow each other, or there is one. */
+struct tepi_vector_operand {
+    struct tepi_site site;
+    uint64_t steps[3]; /* bytes, of the loops around the row */
+    struct tepi_quantization quantization;
+    uint8_t bytes; /* of an element: of uint8 or float32 */
+    bool single;
+};
+
+/* One thing that is done with a block of a row. Places are float32 in scratch (TEPI_VECTOR_ROWS of
+ * them rows, then as many single values), sources where they lie, values of VALUE. */
+enum { TEPI_VECTOR_CELLS = TEPI_VECTOR_REGISTERS };
+enum tepi_vector_kind {
+    TEPI_VECTOR_CALL,
+    TEPI_VECTOR_DEQUANTIZE,
+    TEPI_VECTOR_COPY,
+    TEPI_VECTOR_PUT,
+};
+struct tepi_vector_act {
+    uint8_t kind;      /* enum tepi_vector_kind */
+    uint8_t operation; /* of CALL */
+    uint8_t operand;   /* of all others: source or target */
+    uint8_t a, b, c, out;
+    uint8_t a_step, b_step, c_step;
+    bool row; /* as many elements as the block has, else one */
+};
+
+/* `loops` around rows of `count` elements, which are worked on in blocks. */
+struct tepi_vector_step_list {
+    const struct tepi_vector_act *acts;
+    const float *values;
+    uint32_t count, rows, singles; /* acts; cells of scratch in use */
+};
+struct tepi_vector_unit {
+    struct tepi_vector_operand operands[TEPI_VECTOR_SOURCES + TEPI_VECTOR_TARGETS];
+    uint32_t sources, targets; /* the targets behind the sources */
+    uint32_t loops, extent[3];
+    uint64_t count, block, blocks;
+    struct tepi_vector_step_list list;
+    uint64_t block_work;
+};
+
+struct tepi_fmatmul_step {
+    struct tepi_site a, b, out;
+    struct tepi_heads a_heads, b_heads, out_heads;
+    struct tepi_fmatmul fmatmul;
+    uint32_t stripe, stripes; /* columns of each, the last may have fewer */
+    uint32_t rows_at_once;    /* between two looks at abort and deadline */
+    uint64_t work;
+};
+
+/* Pixel w of out is row index[w] of a. */
+struct tepi_gather_step {
+    struct tepi_site a, indices, out;
+    int64_t rows;
+    uint32_t count, index_bytes;
+    size_t bytes; /* of a row */
+    uint64_t a_step, out_step;
+    bool dequantizes;
+    struct tepi_quantization quantization;
+};
+
+struct tepi_range_step {
+    struct tepi_site a, out;
+    struct tepi_tensor tensor;
+    uint32_t runs; /* of `count` floats in each row of pixels */
+    size_t count;
 };
 
 struct tepi_pool_step {
@@ -147,8 +225,16 @@ struct tepi_step {
         struct tepi_pool_step pool;
         struct tepi_resize_step resize;
         struct tepi_matmul_step matmul;
+        struct tepi_vector_unit vector;
+        struct tepi_fmatmul_step fmatmul;
+        struct tepi_gather_step gather;
+        struct tepi_range_step range;
     };
 };
+
+/* A quantization that is known only now, with what is not one made valid (abi/program.h). */
+struct tepi_quantization tepi_run_quantization(const struct tepi_run *run,
+                                               const struct tepi_site *site);
 
 /* What a program keeps in its block. Run once with `block` NULL to learn `used`, then again with a
  * block of that size; each piece is 64-byte aligned with TEPI_KERNEL_SLACK behind it. */
@@ -174,14 +260,22 @@ const void *tepi_prepare_constant(struct tepi_prepare *prepare, uint32_t offset,
 /* The same of float32 that must be finite. Values are checked where they are kept, not before: the
  * card's memory bounds that work, and the host cannot change them any more. */
 const float *tepi_prepare_floats(struct tepi_prepare *prepare, uint32_t offset, uint64_t count);
-/* The site of a tensor; constant tensors are copied. */
+/* A kernel, or the step itself, asks for so many bytes of scratch. */
+void tepi_prepare_scratch(struct tepi_prepare *prepare, uint64_t bytes);
+/* The site of a tensor; constant tensors are copied, their floats must be finite. */
 struct tepi_site tepi_prepare_site(struct tepi_prepare *prepare, uint16_t tensor);
 struct tepi_store tepi_prepare_store(struct tepi_prepare *prepare, uint32_t table, uint8_t lo,
                                      uint8_t hi, int32_t zero_point);
 
 /* What `work` counts: multiply-accumulates of a dense convolution, taps of a window on each channel
- * alone, elements. */
-enum tepi_pace { TEPI_PACE_DENSE, TEPI_PACE_WINDOW, TEPI_PACE_ELEMENT };
+ * alone, elements; of float32, multiply-accumulates and elements. */
+enum tepi_pace {
+    TEPI_PACE_DENSE,
+    TEPI_PACE_WINDOW,
+    TEPI_PACE_ELEMENT,
+    TEPI_PACE_PRODUCT,
+    TEPI_PACE_FLOAT,
+};
 /* At the end of a prepare: `run` computes the step's units, 1 to 2^32 - 1, of `work` together. */
 void tepi_cut_step(struct tepi_prepare *prepare, struct tepi_step *step, tepi_run_range *run,
                    uint64_t units, uint64_t work, enum tepi_pace pace);
@@ -189,7 +283,7 @@ void tepi_cut_step(struct tepi_prepare *prepare, struct tepi_step *step, tepi_ru
 uint16_t tepi_run_step(const struct tepi_step *step, const struct tepi_run *run);
 
 /* Returns TEPI_FAULT_OK, _PROGRAM_INSTRUCTION or _PROGRAM_CONSTANT; *work is how many elementary
- * steps (multiply-accumulates of CONV and MATMUL, else elements touched) a run takes. */
+ * steps (multiply-accumulates of CONV and products, else elements touched) a run takes. */
 typedef uint16_t tepi_check(const struct tepi_image *image,
                             const struct tepi_instruction *instruction, uint64_t *work);
 typedef void tepi_prepare_step(struct tepi_prepare *prepare,
@@ -199,7 +293,7 @@ struct tepi_operation {
     tepi_check *check;
     tepi_prepare_step *prepare;
     size_t params_bytes;
-    bool has_a, has_b;
+    bool has_a, has_b, may_have_b;
 };
 /* NULL: no such instruction. */
 const struct tepi_operation *tepi_operation_for(uint8_t code);
@@ -207,7 +301,8 @@ const struct tepi_operation *tepi_operation_for(uint8_t code);
 extern const struct tepi_operation tepi_operation_fill, tepi_operation_map, tepi_operation_conv,
     tepi_operation_add, tepi_operation_mul, tepi_operation_table, tepi_operation_maxpool,
     tepi_operation_avgpool, tepi_operation_resize, tepi_operation_softmax, tepi_operation_matmul,
-    tepi_operation_layernorm;
+    tepi_operation_layernorm, tepi_operation_vector, tepi_operation_fmatmul, tepi_operation_gather,
+    tepi_operation_range;
 
 /* Faults of the clamp and table that end CONV, ADD, MUL and MATMUL. */
 uint16_t tepi_check_store(const struct tepi_image *image, uint32_t table, uint8_t lo, uint8_t hi);

@@ -34,12 +34,31 @@ static bool window_valid(const struct tepi_conv_params *p)
     return true;
 }
 
+/* What ends a convolution: clamp and table, or float32. */
+static uint16_t check_results(const struct tepi_image *image, const struct tepi_instruction *in,
+                              const struct tepi_tensor *out)
+{
+    const struct tepi_conv_params *p = &in->conv;
+    const bool dynamic = in->b != TEPI_NO_TENSOR, floats = out->type == TEPI_TYPE_F32;
+    const uint64_t bytes = 4 * (uint64_t)out->c;
+    if (floats ? p->table != TEPI_NONE || p->lo != 0 || p->hi != 255 : dynamic || p->addend)
+        return TEPI_FAULT_PROGRAM_INSTRUCTION;
+    if (dynamic && !tepi_image_quantizes(image, in->b))
+        return TEPI_FAULT_PROGRAM_INSTRUCTION;
+    const bool no_bias = dynamic && p->bias == TEPI_NONE;
+    if ((!no_bias && !tepi_image_holds(image, p->bias, bytes, 4)) ||
+        !tepi_image_holds(image, p->multiplier, bytes, 4) ||
+        (floats && p->addend != TEPI_NONE && !tepi_image_holds(image, p->addend, bytes, 4)))
+        return TEPI_FAULT_PROGRAM_CONSTANT;
+    return tepi_check_store(image, p->table, p->lo, p->hi);
+}
+
 static uint16_t check(const struct tepi_image *image, const struct tepi_instruction *in,
                       uint64_t *work)
 {
     const struct tepi_conv_params *p = &in->conv;
     const struct tepi_tensor *a = tepi_image_source(image, in->a);
-    const struct tepi_tensor *out = tepi_image_target(image, in->out);
+    const struct tepi_tensor *out = tepi_image_any_target(image, in->out);
     if (!a || !out || !window_valid(p) || a->n != out->n || p->groups == 0 || a->c % p->groups ||
         out->c % p->groups || p->reserved[0] || p->reserved[1] ||
         !taps_inside(out->h, p->kernel_h, p->stride_h, p->dilation_h, p->pad_top, a->h, a->halo_top,
@@ -50,12 +69,10 @@ static uint16_t check(const struct tepi_image *image, const struct tepi_instruct
     /* Below 2^33, since the taps of one pixel are distinct bytes of the input; all filters are held
      * in less than 2^32 bytes, so that the work below cannot wrap. */
     const uint64_t filter = (uint64_t)p->kernel_h * p->kernel_w * (a->c / p->groups);
-    if (!tepi_image_holds(image, p->weights, filter * out->c, 1) ||
-        !tepi_image_holds(image, p->bias, 4 * (uint64_t)out->c, 4) ||
-        !tepi_image_holds(image, p->multiplier, 4 * (uint64_t)out->c, 4))
+    if (!tepi_image_holds(image, p->weights, filter * out->c, 1))
         return TEPI_FAULT_PROGRAM_CONSTANT;
     *work = filter * tepi_elements(out);
-    return tepi_check_store(image, p->table, p->lo, p->hi);
+    return check_results(image, in, out);
 }
 
 /* Where unit `unit` of one side begins: a row, or a pixel of the only row. */
@@ -72,14 +89,34 @@ static struct tepi_conv join_sides(const struct tepi_conv_step *s, const struct 
     struct tepi_conv conv = s->conv;
     const uint32_t first = sides.begin * s->channels;
     conv.input = tepi_at(run, &s->in);
-    conv.output = tepi_at(run, &s->out) + first;
+    conv.output = tepi_at(run, &s->out) + (size_t)first * s->out_bytes;
     conv.weights = (const uint8_t *)conv.weights + sides.begin * s->side_bytes;
-    conv.bias += first;
+    conv.bias = conv.bias ? conv.bias + first : NULL;
     conv.multiplier += first;
+    conv.addend = conv.addend ? conv.addend + first : NULL;
     if (sides.end < s->sides)
         conv.group_out = sides.end * s->channels;
     conv.group_out -= first;
     return conv;
+}
+
+/* Bias and multiplier of the channels of `conv`, from the first on, as the input's quantization
+ * asks for them. */
+static void set_quantization(const struct tepi_conv_step *s, struct tepi_conv *conv,
+                             const struct tepi_run *run, uint32_t first)
+{
+    const struct tepi_quantization q = tepi_run_quantization(run, &s->quantization);
+    const uint32_t channels = conv->groups * conv->group_out, zero_point = (uint32_t)q.zero_point;
+    uint8_t *scratch = conv->scratch;
+    uint32_t *bias = (uint32_t *)(void *)(scratch + s->bias_at);
+    float *multiplier = (float *)(void *)(scratch + s->multiplier_at);
+    for (uint32_t o = 0; o < channels; o++) {
+        bias[o] =
+            (conv->bias ? (uint32_t)conv->bias[o] : 0) - zero_point * s->weight_sums[first + o];
+        multiplier[o] = q.scale * conv->multiplier[o];
+    }
+    conv->bias = (const int32_t *)bias;
+    conv->multiplier = multiplier;
 }
 
 static void run_cuts(const struct tepi_conv_step *s, struct tepi_conv *conv, struct tepi_range cuts)
@@ -110,6 +147,8 @@ static uint16_t run(const struct tepi_step *step, const struct tepi_run *run,
         count = count < whole * s->cuts - first ? count : whole * s->cuts - first;
         struct tepi_conv conv = join_sides(s, run, (struct tepi_range){side, side + whole});
         conv.scratch = scratch;
+        if (s->weight_sums)
+            set_quantization(s, &conv, run, side * s->channels);
         run_cuts(s, &conv, (struct tepi_range){first, whole > 1 ? s->cuts : first + count});
         units.begin += count;
         const uint16_t fault =
@@ -163,6 +202,7 @@ static struct tepi_conv geometry(const struct tepi_tensor *a, const struct tepi_
         .groups = p->groups,
         .group_in = a->c / p->groups,
         .group_out = out->c / p->groups,
+        .floats = out->type == TEPI_TYPE_F32,
     };
     join_rows(&conv);
     return conv;
@@ -197,6 +237,48 @@ static void cut_rows(struct tepi_conv_step *s, const struct tepi_conv *conv)
     s->cuts = s->sides == 1 ? most : s->sides >= SIDES_ENOUGH || most < 2 ? 1 : 2;
 }
 
+static const struct tepi_conv_kernel *kernel_for(const struct tepi_prepare *prepare,
+                                                 const struct tepi_conv *conv)
+{
+    const struct tepi_kernel_set *set = prepare->kernels;
+    if (conv->floats) /* the AVX2 kernels do not refuse them yet */
+        set = tepi_kernels_for(TEPI_KERNEL_SCALAR);
+    const struct tepi_conv_kernel *const *kernel = set->convolutions;
+    while (!(*kernel)->takes(conv))
+        kernel++;
+    return *kernel;
+}
+
+/* Sums of each channel's weights, modulo 2^32, kept on the shelf. */
+static const uint32_t *sum_weights(struct tepi_prepare *prepare, const struct tepi_conv *conv,
+                                   uint32_t weights)
+{
+    const size_t filter = (size_t)conv->kernel_h * conv->kernel_w * conv->group_in;
+    const size_t channels = (size_t)conv->groups * conv->group_out;
+    struct tepi_shelf *shelf = &prepare->shelf;
+    uint32_t *sums = tepi_shelf_at(shelf, tepi_shelf_reserve(shelf, channels * sizeof(*sums)));
+    const int8_t *canonical = (const int8_t *)prepare->image->constants + weights;
+    for (size_t o = 0; sums && o < channels; o++) {
+        sums[o] = 0;
+        for (size_t i = 0; i < filter; i++)
+            sums[o] += (uint32_t)*canonical++;
+    }
+    return sums;
+}
+
+/* Everything of the step that a quantization known only as the program runs asks for. */
+static void prepare_dynamic(struct tepi_prepare *prepare, const struct tepi_instruction *in,
+                            struct tepi_conv_step *s, uint64_t kernel_scratch)
+{
+    const struct tepi_conv *conv = &s->conv;
+    const uint64_t line = 64, bytes = 4 * (uint64_t)conv->groups * conv->group_out;
+    s->weight_sums = sum_weights(prepare, conv, in->conv.weights);
+    s->quantization = tepi_prepare_site(prepare, in->b);
+    s->bias_at = (kernel_scratch + line - 1) / line * line;
+    s->multiplier_at = s->bias_at + (bytes + line - 1) / line * line + TEPI_KERNEL_SLACK;
+    tepi_prepare_scratch(prepare, s->multiplier_at + bytes + TEPI_KERNEL_SLACK);
+}
+
 static void prepare(struct tepi_prepare *prepare, const struct tepi_instruction *in,
                     struct tepi_step *step)
 {
@@ -204,14 +286,11 @@ static void prepare(struct tepi_prepare *prepare, const struct tepi_instruction 
     const struct tepi_tensor *a = &prepare->image->tensors[in->a];
     const struct tepi_tensor *out = &prepare->image->tensors[in->out];
     struct tepi_conv conv = geometry(a, out, p);
-    const struct tepi_conv_kernel *const *kernel = prepare->kernels->convolutions;
-    while (!(*kernel)->takes(&conv))
-        kernel++;
-
+    const struct tepi_conv_kernel *kernel = kernel_for(prepare, &conv);
     struct tepi_shelf *shelf = &prepare->shelf;
-    void *packed = tepi_shelf_at(shelf, tepi_shelf_reserve(shelf, (*kernel)->packed_bytes(&conv)));
+    void *packed = tepi_shelf_at(shelf, tepi_shelf_reserve(shelf, kernel->packed_bytes(&conv)));
     if (packed) {
-        (*kernel)->pack(&conv, (const int8_t *)prepare->image->constants + p->weights, packed);
+        kernel->pack(&conv, (const int8_t *)prepare->image->constants + p->weights, packed);
         tepi_image_consumed(prepare->image, p->weights,
                             (uint64_t)p->kernel_h * p->kernel_w * (a->c / p->groups) * out->c);
     }
@@ -219,15 +298,23 @@ static void prepare(struct tepi_prepare *prepare, const struct tepi_instruction 
     conv.bias = tepi_prepare_constant(prepare, p->bias, 4 * (uint64_t)out->c);
     conv.multiplier = tepi_prepare_floats(prepare, p->multiplier, out->c);
     conv.store = tepi_prepare_store(prepare, p->table, p->lo, p->hi, out->zero_point);
-    const uint64_t scratch = (*kernel)->scratch_bytes(&conv);
-    if (scratch > prepare->kernel_scratch)
-        prepare->kernel_scratch = scratch;
+    if (conv.floats)
+        conv.addend = tepi_prepare_floats(prepare, p->addend, out->c);
+    const uint64_t scratch = kernel->scratch_bytes(&conv);
+    tepi_prepare_scratch(prepare, scratch);
 
     struct tepi_site site = tepi_prepare_site(prepare, in->a);
     site.offset -= (uint64_t)p->pad_top * a->stride_h + (uint64_t)p->pad_left * a->stride_w;
     struct tepi_conv_step *s = &step->conv;
     *s = (struct tepi_conv_step){
-        .in = site, .out = tepi_prepare_site(prepare, in->out), .kernel = *kernel, .conv = conv};
+        .in = site,
+        .out = tepi_prepare_site(prepare, in->out),
+        .kernel = kernel,
+        .conv = conv,
+        .out_bytes = tepi_type_bytes(out->type),
+    };
+    if (in->b != TEPI_NO_TENSOR)
+        prepare_dynamic(prepare, in, s, scratch);
     cut_channels(s, &conv);
     cut_rows(s, &conv);
     const uint64_t units = (uint64_t)s->sides * s->cuts;
@@ -243,4 +330,5 @@ const struct tepi_operation tepi_operation_conv = {
     .prepare = prepare,
     .params_bytes = sizeof(struct tepi_conv_params),
     .has_a = true,
+    .may_have_b = true,
 };

@@ -7,7 +7,9 @@ static uint16_t check(const struct tepi_image *image, const struct tepi_instruct
                       uint64_t *work)
 {
     const struct tepi_tensor *out = tepi_image_target(image, in->out);
-    if (!out || in->fill.whole > 1 || in->fill.value > 255)
+    const bool dynamic = in->b != TEPI_NO_TENSOR;
+    if (!out || in->fill.whole > 1 || in->fill.value > (dynamic ? 0 : 255) ||
+        (dynamic && !tepi_image_quantizes(image, in->b)))
         return TEPI_FAULT_PROGRAM_INSTRUCTION;
     const struct tepi_reach reach = tepi_tensor_reach(out);
     *work = reach.before + reach.after;
@@ -32,8 +34,11 @@ static void fill_pixels(const struct tepi_fill_step *fill, uint8_t *at, uint32_t
 
 static uint16_t run(const struct tepi_step *step, const struct tepi_run *run)
 {
-    const struct tepi_fill_step *fill = &step->fill;
+    struct tepi_fill_step now = step->fill;
+    const struct tepi_fill_step *fill = &now;
     const struct tepi_tensor *t = &fill->tensor;
+    if (now.dynamic)
+        now.value = (uint8_t)tepi_run_quantization(run, &now.quantization).zero_point;
     const uint32_t width = (uint32_t)t->halo_left + t->w + t->halo_right;
     const ptrdiff_t stride_h = t->stride_h, left = (ptrdiff_t)t->halo_left * t->stride_w;
     const int64_t top = -(int64_t)t->halo_top, bottom = (int64_t)t->h + t->halo_bottom;
@@ -61,8 +66,15 @@ static void prepare(struct tepi_prepare *prepare, const struct tepi_instruction 
         .tensor = prepare->image->tensors[in->out],
         .value = (uint8_t)in->fill.value,
         .whole = in->fill.whole,
+        .dynamic = in->b != TEPI_NO_TENSOR,
     };
+    if (step->fill.dynamic)
+        step->fill.quantization = tepi_prepare_site(prepare, in->b);
 }
 
 const struct tepi_operation tepi_operation_fill = {
-    .check = check, .prepare = prepare, .params_bytes = sizeof(struct tepi_fill_params)};
+    .check = check,
+    .prepare = prepare,
+    .params_bytes = sizeof(struct tepi_fill_params),
+    .may_have_b = true,
+};

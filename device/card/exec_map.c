@@ -43,22 +43,30 @@ static bool shape_valid(const struct tepi_map_params *p)
     return p->reserved[0] == 0 && p->reserved[1] == 0;
 }
 
-static bool types_valid(const struct tepi_tensor *a, const struct tepi_tensor *out, bool table)
+static bool is_byte(uint8_t type)
 {
-    if (table)
-        return a->type == TEPI_TYPE_U8 && out->type == TEPI_TYPE_U8;
-    if (a->type == TEPI_TYPE_F32)
-        return out->type == TEPI_TYPE_F32 || (out->type == TEPI_TYPE_U8 && out->scale > 0);
+    return type == TEPI_TYPE_U8 || type == TEPI_TYPE_I8;
+}
+
+/* `dynamic`: b gives out's quantization. */
+static bool types_valid(const struct tepi_tensor *a, const struct tepi_tensor *out, bool table,
+                        bool dynamic)
+{
+    const bool quantizes = a->type == TEPI_TYPE_F32 && out->type == TEPI_TYPE_U8;
+    if (dynamic || table)
+        return dynamic ? quantizes && !table
+                       : a->type == TEPI_TYPE_U8 && out->type == TEPI_TYPE_U8;
     if (out->type == TEPI_TYPE_F32)
-        return a->type == TEPI_TYPE_U8 && a->scale > 0;
-    return true;
+        return a->type != TEPI_TYPE_I8 && (a->type != TEPI_TYPE_U8 || a->scale > 0);
+    return quantizes ? out->scale > 0 : is_byte(a->type) && is_byte(out->type);
 }
 
 static bool within(const struct tepi_map_params *p, const struct tepi_tensor *t, uint32_t start,
                    const int32_t *stride)
 {
     const struct tepi_reach reach = tepi_tensor_reach(t); /* ports: c elements, no halo */
-    return reaches_only(p, start, stride, reach.before, reach.after);
+    const uint32_t bytes = tepi_type_bytes(t->type);
+    return reaches_only(p, start, stride, reach.before / bytes, reach.after / bytes);
 }
 
 static uint16_t check(const struct tepi_image *image, const struct tepi_instruction *in,
@@ -70,7 +78,8 @@ static uint16_t check(const struct tepi_image *image, const struct tepi_instruct
     const struct tepi_tensor *a = &image->tensors[in->a], *out = &image->tensors[in->out];
     if (a->place == TEPI_PLACE_OUTPUT ||
         (out->place != TEPI_PLACE_ARENA && out->place != TEPI_PLACE_OUTPUT) || !shape_valid(p) ||
-        !types_valid(a, out, p->table != TEPI_NONE) || !within(p, a, p->start, p->stride) ||
+        (in->b != TEPI_NO_TENSOR && !tepi_image_quantizes(image, in->b)) ||
+        !types_valid(a, out, p->table != TEPI_NONE, in->b != TEPI_NO_TENSOR) || !within(p, a, p->start, p->stride) ||
         !within(p, out, p->out_start, p->out_stride))
         return TEPI_FAULT_PROGRAM_INSTRUCTION;
     uint64_t elements = 1;
@@ -169,7 +178,13 @@ static void copy_bytes(const struct tepi_map_step *step, const struct tepi_run *
 static void copy_quantized(const struct tepi_map_step *step, const struct tepi_run *run,
                            const struct tepi_plane *plane)
 {
-    run->kernels->quantize(plane, &step->quantization);
+    struct tepi_quantization quantization = step->quantization;
+    if (step->is_dynamic) {
+        const struct tepi_quantization now = tepi_run_quantization(run, &step->dynamic);
+        quantization.scale = now.scale;
+        quantization.zero_point = now.zero_point;
+    }
+    run->kernels->quantize(plane, &quantization);
 }
 
 static void copy_dequantized(const struct tepi_map_step *step, const struct tepi_run *run,
@@ -208,6 +223,38 @@ static void copy_floats(const struct tepi_map_step *step, const struct tepi_run 
         for (ptrdiff_t j = 0; j < (ptrdiff_t)plane->columns; j++)
             memmove(out + j * plane->out_column * size, in + j * plane->in_column * size,
                     sizeof(float));
+    }
+}
+
+static float number_at(const uint8_t *in, uint8_t type)
+{
+    int64_t wide;
+    int32_t narrow;
+    switch (type) {
+    case TEPI_TYPE_I64:
+        memcpy(&wide, in, sizeof(wide));
+        return (float)wide;
+    case TEPI_TYPE_I32:
+        memcpy(&narrow, in, sizeof(narrow));
+        return (float)narrow;
+    default:
+        return *in ? 1.0f : 0.0f;
+    }
+}
+
+/* Integers and truth values to float32. */
+static void copy_numbers(const struct tepi_map_step *step, const struct tepi_run *run,
+                         const struct tepi_plane *plane)
+{
+    (void)run;
+    const ptrdiff_t in_size = step->in_bytes, out_size = sizeof(float);
+    for (ptrdiff_t i = 0; i < (ptrdiff_t)plane->rows; i++) {
+        const uint8_t *in = (const uint8_t *)plane->input + i * plane->in_row * in_size;
+        uint8_t *out = (uint8_t *)plane->output + i * plane->out_row * out_size;
+        for (ptrdiff_t j = 0; j < (ptrdiff_t)plane->columns; j++) {
+            const float value = number_at(in + j * plane->in_column * in_size, step->in_type);
+            memcpy(out + j * plane->out_column * out_size, &value, sizeof(value));
+        }
     }
 }
 
@@ -271,6 +318,8 @@ static void prepare(struct tepi_prepare *prepare, const struct tepi_instruction 
         .out = tepi_prepare_site(prepare, in->out),
         .in_bytes = tepi_type_bytes(a->type),
         .out_bytes = tepi_type_bytes(out->type),
+        .in_type = a->type,
+        .is_dynamic = in->b != TEPI_NO_TENSOR,
         .flip = a->type != out->type ? 0x80 : 0,
         .table = tepi_prepare_constant(prepare, p->table, 256),
         .copy = copy_bytes,
@@ -278,14 +327,18 @@ static void prepare(struct tepi_prepare *prepare, const struct tepi_instruction 
     map->in.offset += (uint64_t)p->start * map->in_bytes;
     map->out.offset += (uint64_t)p->out_start * map->out_bytes;
     cut(map, p);
+    if (map->is_dynamic)
+        map->dynamic = tepi_prepare_site(prepare, in->b);
     if (a->type == TEPI_TYPE_F32 && out->type == TEPI_TYPE_F32) {
         map->copy = copy_floats;
     } else if (a->type == TEPI_TYPE_F32) {
         map->copy = copy_quantized;
         map->quantization = quantization_of(out, p);
-    } else if (out->type == TEPI_TYPE_F32) {
+    } else if (out->type == TEPI_TYPE_F32 && a->type == TEPI_TYPE_U8) {
         map->copy = copy_dequantized;
         map->quantization = quantization_of(a, p);
+    } else if (out->type == TEPI_TYPE_F32) {
+        map->copy = copy_numbers;
     } else if (p->table != TEPI_NONE) {
         map->copy = copy_through_table;
     }
@@ -305,4 +358,5 @@ const struct tepi_operation tepi_operation_map = {
     .prepare = prepare,
     .params_bytes = sizeof(struct tepi_map_params),
     .has_a = true,
+    .may_have_b = true,
 };

@@ -19,6 +19,15 @@ static uint64_t tensor_bytes(const struct tepi_image *image, uint16_t index)
     return tepi_elements(t) * tepi_type_bytes(t->type);
 }
 
+static void add_operands(const struct tepi_image *image, const struct tepi_vector_params *p,
+                         struct tepi_cost *cost)
+{
+    for (uint32_t i = 0; i < TEPI_VECTOR_SOURCES && p->sources[i] != TEPI_NO_TENSOR; i++)
+        cost->bytes_read += tensor_bytes(image, p->sources[i]);
+    for (uint32_t i = 0; i < TEPI_VECTOR_TARGETS - 1 && p->more[i] != TEPI_NO_TENSOR; i++)
+        cost->bytes_written += tensor_bytes(image, p->more[i]);
+}
+
 struct tepi_cost tepi_program_cost(const struct tepi_image *image,
                                    const struct tepi_instruction *in)
 {
@@ -27,7 +36,7 @@ struct tepi_cost tepi_program_cost(const struct tepi_image *image,
     uint64_t work = 0;
     (void)operation->check(image, in, &work);
     cost.bytes_read += operation->has_a ? tensor_bytes(image, in->a) : 0;
-    cost.bytes_read += operation->has_b ? tensor_bytes(image, in->b) : 0;
+    cost.bytes_read += in->b != TEPI_NO_TENSOR ? tensor_bytes(image, in->b) : 0;
     cost.bytes_written = tensor_bytes(image, in->out);
     if (in->code == TEPI_OP_CONV) {
         const struct tepi_conv_params *p = &in->conv;
@@ -36,8 +45,13 @@ struct tepi_cost tepi_program_cost(const struct tepi_image *image,
             (uint64_t)p->kernel_h * p->kernel_w * (image->tensors[in->a].c / p->groups);
         cost.macs = work;
         cost.bytes_read += channels * (filter + sizeof(int32_t) + sizeof(float));
-    } else if (in->code == TEPI_OP_MATMUL) {
+    } else if (in->code == TEPI_OP_MATMUL || in->code == TEPI_OP_FMATMUL) {
         cost.macs = work;
+    } else if (in->code == TEPI_OP_VECTOR) {
+        add_operands(image, &in->vector, &cost);
+    } else if (in->code == TEPI_OP_GATHER) {
+        cost.bytes_read = tensor_bytes(image, in->b) +
+                          work * tepi_type_bytes(image->tensors[in->a].type);
     } else if (in->code == TEPI_OP_FILL) {
         cost.bytes_written = work - (in->fill.whole ? 0 : cost.bytes_written);
     } else if (in->code == TEPI_OP_MAP) {
@@ -49,6 +63,13 @@ struct tepi_cost tepi_program_cost(const struct tepi_image *image,
 
 static struct offered map_kernel(const struct tepi_map_step *step)
 {
+    static const char *const numbers[] = {
+        [TEPI_TYPE_I64] = "i64f32-copy",
+        [TEPI_TYPE_I32] = "i32f32-copy",
+        [TEPI_TYPE_BOOL] = "boolf32-copy",
+    };
+    if (step->in_type >= TEPI_TYPE_I64)
+        return (struct offered){numbers[step->in_type], 0};
     if (step->table)
         return (struct offered)OFFERED("u8-table", table);
     if (step->in_bytes > step->out_bytes)
@@ -72,11 +93,17 @@ static struct offered kernel_of(const struct tepi_step *step)
         [TEPI_OP_SOFTMAX] = OFFERED("u8-softmax", softmax),
         [TEPI_OP_MATMUL] = OFFERED("u8-matmul", matmul),
         [TEPI_OP_LAYERNORM] = OFFERED("u8-layernorm", layernorm),
+        [TEPI_OP_VECTOR] = OFFERED("f32-vector", vector),
+        [TEPI_OP_FMATMUL] = OFFERED("f32-matmul", fmatmul),
+        [TEPI_OP_RANGE] = OFFERED("f32-range", vector),
     };
     if (step->code == TEPI_OP_CONV)
         return (struct offered){step->conv.kernel->name, 0};
     if (step->code == TEPI_OP_MAP)
         return map_kernel(&step->map);
+    if (step->code == TEPI_OP_GATHER)
+        return step->gather.dequantizes ? (struct offered)OFFERED("u8f32-dequantize", dequantize)
+                                        : (struct offered){"gather", 0};
     const bool known = step->code < sizeof(fixed) / sizeof(fixed[0]) && fixed[step->code].name;
     return known ? fixed[step->code] : (struct offered){"", 0};
 }

@@ -123,7 +123,15 @@ static struct tepi_verdict check_header(struct tepi_program_header *header,
 
 uint32_t tepi_type_bytes(uint8_t type)
 {
-    return type == TEPI_TYPE_F32 ? 4 : 1;
+    switch (type) {
+    case TEPI_TYPE_F32:
+    case TEPI_TYPE_I32:
+        return 4;
+    case TEPI_TYPE_I64:
+        return 8;
+    default:
+        return 1;
+    }
 }
 
 struct tepi_reach tepi_tensor_reach(const struct tepi_tensor *t)
@@ -132,7 +140,8 @@ struct tepi_reach tepi_tensor_reach(const struct tepi_tensor *t)
         (uint64_t)t->halo_top * t->stride_h + (uint64_t)t->halo_left * t->stride_w;
     const uint64_t after = (uint64_t)(t->n - 1) * t->stride_n +
                            ((uint64_t)t->h - 1 + t->halo_bottom) * t->stride_h +
-                           ((uint64_t)t->w - 1 + t->halo_right) * t->stride_w + t->c;
+                           ((uint64_t)t->w - 1 + t->halo_right) * t->stride_w +
+                           (uint64_t)t->c * tepi_type_bytes(t->type);
     return (struct tepi_reach){before, after};
 }
 
@@ -151,25 +160,39 @@ static bool strides_valid(const struct tepi_tensor *t)
 {
     const uint64_t row = ((uint64_t)t->halo_left + t->w + t->halo_right) * t->stride_w;
     const uint64_t image = ((uint64_t)t->halo_top + t->h + t->halo_bottom) * t->stride_h;
-    return t->stride_w >= t->c && t->stride_h >= row && t->stride_n >= image;
+    return t->stride_w >= (uint64_t)t->c * tepi_type_bytes(t->type) && t->stride_h >= row &&
+           t->stride_n >= image;
+}
+
+static bool without_halo(const struct tepi_tensor *t)
+{
+    return t->halo_top == 0 && t->halo_left == 0 && t->halo_bottom == 0 && t->halo_right == 0;
 }
 
 static bool port_valid(const struct tepi_tensor *t, uint32_t ports)
 {
     return t->port < ports && t->n == 1 && t->h == 1 && t->w == 1 && t->offset == 0 &&
-           t->halo_top == 0 && t->halo_left == 0 && t->halo_bottom == 0 && t->halo_right == 0;
+           without_halo(t);
+}
+
+/* float32 is aligned wherever it lies: places are. */
+static bool floats_valid(const struct tepi_tensor *t)
+{
+    return without_halo(t) && t->offset % 4 == 0 && t->stride_w % 4 == 0 && t->stride_h % 4 == 0 &&
+           t->stride_n % 4 == 0;
 }
 
 static bool image_valid(const struct tepi_tensor *t, uint64_t place_bytes)
 {
     const struct tepi_reach reach = tepi_tensor_reach(t);
-    return t->type == TEPI_TYPE_U8 && t->port == 0 && t->offset >= reach.before &&
-           t->offset <= place_bytes && reach.after <= place_bytes - t->offset;
+    const bool typed = t->type == TEPI_TYPE_U8 || (t->type == TEPI_TYPE_F32 && floats_valid(t));
+    return typed && t->port == 0 && t->offset >= reach.before && t->offset <= place_bytes &&
+           reach.after <= place_bytes - t->offset;
 }
 
 static bool tensor_valid(const struct tepi_program_header *header, const struct tepi_tensor *t)
 {
-    if (t->type > TEPI_TYPE_F32 || !extent_valid(t) || !strides_valid(t) || !isfinite(t->scale) ||
+    if (t->type > TEPI_TYPE_BOOL || !extent_valid(t) || !strides_valid(t) || !isfinite(t->scale) ||
         t->scale < 0 || t->zero_point < 0 || t->zero_point > 255)
         return false;
     switch (t->place) {
@@ -180,7 +203,7 @@ static bool tensor_valid(const struct tepi_program_header *header, const struct 
     case TEPI_PLACE_INPUT:
         return port_valid(t, header->inputs);
     case TEPI_PLACE_OUTPUT:
-        return port_valid(t, header->outputs);
+        return t->type <= TEPI_TYPE_F32 && port_valid(t, header->outputs);
     default:
         return false;
     }
@@ -250,18 +273,49 @@ void tepi_image_consumed(const struct tepi_image *image, uint64_t offset, uint64
     consumed(&image->source, image->header.constants_offset + offset, bytes);
 }
 
-const struct tepi_tensor *tepi_image_target(const struct tepi_image *image, uint16_t index)
+const struct tepi_tensor *tepi_image_any_target(const struct tepi_image *image, uint16_t index)
 {
     if (index >= image->header.tensors || image->tensors[index].place != TEPI_PLACE_ARENA)
         return NULL;
     return &image->tensors[index];
 }
 
-const struct tepi_tensor *tepi_image_source(const struct tepi_image *image, uint16_t index)
+const struct tepi_tensor *tepi_image_any_source(const struct tepi_image *image, uint16_t index)
 {
     if (index < image->header.tensors && image->tensors[index].place == TEPI_PLACE_CONSTANT)
         return &image->tensors[index];
-    return tepi_image_target(image, index);
+    return tepi_image_any_target(image, index);
+}
+
+static const struct tepi_tensor *of_type(const struct tepi_tensor *t, uint8_t type)
+{
+    return t && t->type == type ? t : NULL;
+}
+
+const struct tepi_tensor *tepi_image_source(const struct tepi_image *image, uint16_t index)
+{
+    return of_type(tepi_image_any_source(image, index), TEPI_TYPE_U8);
+}
+
+const struct tepi_tensor *tepi_image_target(const struct tepi_image *image, uint16_t index)
+{
+    return of_type(tepi_image_any_target(image, index), TEPI_TYPE_U8);
+}
+
+const struct tepi_tensor *tepi_image_float_source(const struct tepi_image *image, uint16_t index)
+{
+    return of_type(tepi_image_any_source(image, index), TEPI_TYPE_F32);
+}
+
+const struct tepi_tensor *tepi_image_float_target(const struct tepi_image *image, uint16_t index)
+{
+    return of_type(tepi_image_any_target(image, index), TEPI_TYPE_F32);
+}
+
+bool tepi_image_quantizes(const struct tepi_image *image, uint16_t index)
+{
+    const struct tepi_tensor *t = tepi_image_float_target(image, index);
+    return t && t->n == 1 && t->h == 1 && t->w == 1 && t->c == 2;
 }
 
 bool tepi_image_holds(const struct tepi_image *image, uint32_t offset, uint64_t bytes,

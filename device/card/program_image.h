@@ -40,6 +40,13 @@ struct tepi_reach tepi_tensor_reach(const struct tepi_tensor *tensor);
  * it is to be written, in the constants; else NULL. */
 const struct tepi_tensor *tepi_image_source(const struct tepi_image *image, uint16_t index);
 const struct tepi_tensor *tepi_image_target(const struct tepi_image *image, uint16_t index);
+/* The same of float32; of either. */
+const struct tepi_tensor *tepi_image_float_source(const struct tepi_image *image, uint16_t index);
+const struct tepi_tensor *tepi_image_float_target(const struct tepi_image *image, uint16_t index);
+const struct tepi_tensor *tepi_image_any_source(const struct tepi_image *image, uint16_t index);
+const struct tepi_tensor *tepi_image_any_target(const struct tepi_image *image, uint16_t index);
+/* Whether tensor `index` may hold a quantization that is known only as the program runs. */
+bool tepi_image_quantizes(const struct tepi_image *image, uint16_t index);
 
 /* Whether [offset, offset + bytes) lies in the constants and is aligned (1 or 4). */
 bool tepi_image_holds(const struct tepi_image *image, uint32_t offset, uint64_t bytes,

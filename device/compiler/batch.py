@@ -12,12 +12,16 @@ from device.compiler.reader import check_size
 from device.compiler.units import (
     Add,
     Concat,
+    DynamicQuantize,
+    FloatProduct,
     LayerNorm,
     Multiply,
     Product,
+    Slice,
     Softmax,
     Transpose,
     Unit,
+    Vector,
 )
 from device.errors import ModelError
 
@@ -123,13 +127,17 @@ def _scales(name: str, one: Graph, two: Graph) -> bool:
 def _mixes(unit: Unit, graph: Graph) -> bool:
     """Whether the work runs along dimension 0, or lines it up with another axis."""
     work = unit.work
-    if isinstance(work, Add | Multiply):
+    if isinstance(work, DynamicQuantize):
+        return True  # one scale for the whole batch
+    if isinstance(work, Vector) and len(unit.shape) < 2:
+        return True
+    if isinstance(work, Add | Multiply | Vector):
         return any(
             len(graph.shape(name) or ()) != len(unit.shape)
             for name in unit.inputs
             if name not in graph.constants
         )
-    if isinstance(work, Product):
+    if isinstance(work, Product | FloatProduct):
         # A matrix's own rows may be the batch only in the first operand.
         varying = [n for n in unit.inputs if n not in graph.constants]
         return any(len(graph.shape(name) or ()) != len(unit.shape) for name in varying) or (
@@ -139,4 +147,6 @@ def _mixes(unit: Unit, graph: Graph) -> bool:
         return len(unit.shape) == 1
     if isinstance(work, Softmax | Concat):
         return work.axis == 0
+    if isinstance(work, Slice):
+        return (work.starts[0], work.steps[0]) != (0, 1)
     return isinstance(work, Transpose) and work.permutation[0] != 0

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import onnx
 
 from device.compiler.batch import TRIAL_SIZES, Declared, declared, separable
+from device.compiler.dynamic import DynamicRecogniser
 from device.compiler.evaluate import loads
+from device.compiler.floats import FloatRecogniser
 from device.compiler.graph import Constants, Graph, Shape, outer_names
 from device.compiler.moves import Rewriter
 from device.compiler.place import Draft, Placer
@@ -116,7 +118,12 @@ class _Compilation:
         rewriter.run()
         recogniser = Recogniser(graph, Tables(graph, self._proto.opset_import))
         recogniser.run()
-        placer = Placer(graph, self._proto, rewriter.invented, recogniser.units, recogniser.reasons)
+        invented, reasons = rewriter.invented, recogniser.reasons
+        dynamic = DynamicRecogniser(graph, reasons, invented)
+        dynamic.run()
+        floats = FloatRecogniser(graph, [*recogniser.units, *dynamic.units], reasons, invented)
+        floats.run()
+        placer = Placer(graph, self._proto, invented, floats.units, reasons)
         return _Placed(graph, placer, placer.run())
 
     def _itemwise(self, found: Declared) -> _Placed | None:

@@ -5,13 +5,14 @@ The numbers are those of ONNX QLinearConv and QLinearMatMul in onnxruntime's ord
 multiplier = (x_scale * w_scale) / y_scale in float32.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from device.compiler.graph import Graph, Node
+from device.compiler.graph import UINT8, Graph, Node
 from device.compiler.plan import Array
 from device.compiler.quant import Quantization, Unplaced, parameters
 from device.compiler.units import Clamp, Convolution, Window
@@ -180,6 +181,33 @@ def _finished(
 
 
 Producer = Callable[[str], "Node | None"]
+
+
+def float_product(
+    node: Node, graph: Graph, producer: Producer, x: Quantization | None
+) -> Convolution:
+    """Conv, Gemm or MatMul of quantized operands whose result is float32; `x` None: the input is
+    quantized as the program runs, and the weights are those of ConvInteger or MatMulInteger.
+
+    An int32 bias joins the sum; a float one is added to the result."""
+    known = x or Quantization(1.0, 0, UINT8)
+    unit = Quantization(1.0, 0, UINT8)
+    name = node.input(2)
+    values = graph.constants.get(name) if name and x is not None else None
+    bare = node if values is None else dataclasses.replace(node, inputs=node.inputs[:2])
+    if node.op == "Gemm":
+        if values is not None and node.attributes.get("beta", 1.0) != 1.0:
+            raise Unplaced("its beta is not 1")
+        work = gemm(bare, graph, producer, known, unit, Clamp())
+    elif node.op == "Conv":
+        work = convolution(bare, graph, producer, known, unit, Clamp())
+    else:
+        work = matmul(bare, graph, producer, known, unit, Clamp())
+    channels = work.weights.shape[0]
+    if values is not None and (values.dtype != np.float32 or values.size not in (1, channels)):
+        raise Unplaced("its bias is no row of float32")
+    addend = None if values is None else np.broadcast_to(values.reshape(-1), (channels,))
+    return dataclasses.replace(work, floats=True, addend=addend, dynamic=x is None)
 
 
 def convolution(

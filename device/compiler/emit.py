@@ -4,7 +4,7 @@
 import mmap
 import tempfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,13 @@ class Instruction:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     node: int = 0
     macs: int = 0
+    sources: tuple[Image, ...] = ()  # of VECTOR
+    more: tuple[Image, ...] = ()  # further results of VECTOR
+
+    @property
+    def images(self) -> Iterator[Image]:
+        named = (self.a, self.b, self.out, *self.sources, *self.more)
+        return (image for image in named if image is not None)
 
 
 class _Constants:
@@ -68,9 +75,8 @@ def emit(
     constants = _Constants()
     images: dict[Image, int] = {}
     for instruction in instructions:
-        for image in (instruction.a, instruction.b, instruction.out):
-            if image is not None:
-                images.setdefault(image, len(images))
+        for image in instruction.images:
+            images.setdefault(image, len(images))
     table = np.zeros(len(images), abi.TENSOR)
     for image, index in images.items():
         if image.buffer.data is not None:
@@ -100,8 +106,8 @@ def _plan_arena(instructions: Sequence[Instruction]) -> int:
     uses: dict[int, list[int]] = {}
     buffers: dict[int, Buffer] = {}
     for index, instruction in enumerate(instructions):
-        for image in (instruction.a, instruction.b, instruction.out):
-            if image is not None and image.buffer.place == "arena":
+        for image in instruction.images:
+            if image.buffer.place == "arena":
                 uses.setdefault(id(image.buffer), []).append(index)
                 buffers[id(image.buffer)] = image.buffer
     found = lives(uses, {key: buffer.bytes for key, buffer in buffers.items()})
@@ -143,6 +149,10 @@ def _instruction(
     if structure.names and "hi" in structure.names:
         parameters["hi"] = 255
         parameters["table"] = abi.NONE
+    for name in {"sources", "more"} & set(structure.names or ()):
+        found = [images[image] for image in getattr(instruction, name)]
+        parameters[name] = NO_TENSOR
+        parameters[name][: len(found)] = found
     for name, value in instruction.parameters.items():
         if isinstance(value, Constant):
             parameters[name] = constants.place(value.data)

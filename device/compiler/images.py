@@ -17,6 +17,8 @@ from device.compiler.plan import Array
 from device.compiler.quant import Quantization
 
 ALIGNMENT = 64
+Kind = Literal["u8", "i8", "f32", "i64", "i32", "bool"]
+ITEM_BYTES: dict[Kind, int] = {"u8": 1, "i8": 1, "f32": 4, "i64": 8, "i32": 4, "bool": 1}
 Halo = tuple[int, int, int, int]  # top, left, bottom, right, in pixels
 NO_HALO: Halo = (0, 0, 0, 0)
 
@@ -52,9 +54,14 @@ class Image:
     stride_w: int
     offset: int = 0
     halo: Halo = NO_HALO
-    type: Literal["u8", "i8", "f32"] = "u8"
+    type: Kind = "u8"
     scale: float = 0.0
     zero_point: int = 0
+
+    @property
+    def item(self) -> int:
+        """Bytes of an element."""
+        return ITEM_BYTES[self.type]
 
     def quantized(self, quantization: Quantization) -> "Image":
         return dataclasses.replace(
@@ -86,39 +93,40 @@ def extents(shape: Shape, layout: Layout) -> tuple[int, int, int, int]:
     return (1, 1, math.prod(shape[:-1]), shape[-1]) if shape else (1, 1, 1, 1)
 
 
-def image_of(buffer: Buffer, shape: Shape, layout: Layout, halo: Halo = NO_HALO) -> Held:
-    """The tensor laid out from the start of a buffer, which is made as large as it needs."""
+def image_of(
+    buffer: Buffer, shape: Shape, layout: Layout, halo: Halo = NO_HALO, kind: Kind = "u8"
+) -> Held:
+    """The tensor laid out from the start of a buffer, which is made as large as it needs. Float
+    rows follow each other without a gap, so that the vector unit may take them as one."""
     n, h, w, c = extents(shape, layout)
     top, left, bottom, right = halo
-    stride_w = padded(c) if n * h * w > 1 or any(halo) else c
+    stride_w = padded(c) if kind == "u8" and (n * h * w > 1 or any(halo)) else c * ITEM_BYTES[kind]
     stride_h = (w + left + right) * stride_w
     stride_n = (h + top + bottom) * stride_h
     buffer.bytes = max(buffer.bytes, n * stride_n)
-    image = Image(
-        buffer, n, h, w, c, stride_n, stride_h, stride_w, top * stride_h + left * stride_w, halo
-    )
+    start = top * stride_h + left * stride_w
+    image = Image(buffer, n, h, w, c, stride_n, stride_h, stride_w, start, halo, kind)
     return Held(shape, layout, image, strides_of(image, shape, layout))
 
 
 def strides_of(image: Image, shape: Shape, layout: Layout) -> tuple[int, ...]:
     """Elements from one index to the next along each axis."""
+    step = image.stride_w // image.item
     if layout is Layout.PIXELS:
-        spatial = (image.stride_w,) if len(shape) == 3 else (image.stride_h, image.stride_w)
-        return (image.stride_n, 1, *spatial)
+        row = image.stride_h // image.item
+        spatial = (step,) if len(shape) == 3 else (row, step)
+        return (image.stride_n // image.item, 1, *spatial)
     strides = [1] * len(shape)
-    step = image.stride_w
     for axis in reversed(range(len(shape) - 1)):
         strides[axis] = step
         step *= shape[axis]
     return tuple(strides)
 
 
-def port(buffer: Buffer, shape: Shape, kind: Literal["u8", "i8", "f32"]) -> Held:
+def port(buffer: Buffer, shape: Shape, kind: Kind) -> Held:
     """A host array, row-major; strides of the image in bytes."""
     count = math.prod(shape)
-    size = 4 if kind == "f32" else 1
-    buffer.bytes = count * size
-    whole = count * size
+    buffer.bytes = whole = count * ITEM_BYTES[kind]
     image = Image(buffer, 1, 1, 1, count, whole, whole, whole, type=kind)
     return Held(shape, Layout.ROWS, image, row_major(shape))
 
@@ -181,7 +189,7 @@ def refined(
     return dims, steps, out_steps
 
 
-def expanded(held: Held, out: Shape) -> Image:
+def expanded(held: Held) -> Image:
     """A row-major tensor of up to four axes as n, h, w, c, so that any of them may broadcast."""
     image, shape = held.image, (1,) * (4 - len(held.shape)) + tuple(held.shape)
     if len(shape) > 4:

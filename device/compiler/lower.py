@@ -4,7 +4,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from device.compiler.images import (
     Halo,
     Held,
     Image,
+    Kind,
     Layout,
     image_of,
     loops,
@@ -41,9 +42,13 @@ class Lowering:
         segment: Sequence[Unit],
         shapes: Mapping[str, Shape],
         constants: Mapping[str, Array],
+        kinds: Mapping[str, Kind],
     ) -> None:
-        """`shapes` of every tensor that the units name; `constants` as bytes on the card."""
+        """`shapes` of every tensor that the units name, `kinds` of those that are not bytes;
+        `constants` as bytes on the card, or float32."""
         self.shapes = shapes
+        self._kinds = kinds
+        self.ranges: dict[str, Image] = {}  # of tensors quantized as the program runs
         self._constants = constants
         self._homes = layout.choose(segment, shapes)
         self._halos = layout.halos(segment)
@@ -55,17 +60,17 @@ class Lowering:
         self._ports: dict[str, Held] = {}
         self.node = NONE  # what brings inputs in comes from no node
 
-    def add_input(self, name: str, kind: Literal["u8", "i8", "f32"]) -> None:
+    def add_input(self, name: str, kind: Kind) -> None:
         """The next input port; bytes are brought into the arena at once."""
         buffer = Buffer("input", 0, port=len(self.inputs))
         self.inputs.append(buffer)
         held = port(buffer, self.shapes[name], kind)
-        if kind == "f32":
-            self.hold(name, held)
-        else:
+        if kind in ("u8", "i8"):
             self.copy(held, self.allocate(name))
+        else:
+            self.hold(name, held)
 
-    def add_output(self, name: str, kind: Literal["u8", "i8", "f32"]) -> None:
+    def add_output(self, name: str, kind: Kind) -> None:
         """The next output port, written by a Dequantize, or by `finish` where it takes bytes."""
         buffer = Buffer("output", 0, port=len(self.outputs))
         self.outputs.append(buffer)
@@ -75,10 +80,10 @@ class Lowering:
         return self._ports[name]
 
     def finish(self) -> None:
-        """Sends the bytes of quantized outputs to their ports."""
+        """Sends outputs to their ports, but those that a Dequantize wrote there."""
         self.node = NONE
         for name, held in self._ports.items():
-            if held.image.type != "f32":
+            if held.image.type != "f32" or any((name, kind) in self._held for kind in Layout):
                 self.copy(self.get(name), held)
 
     def home(self, name: str) -> Layout:
@@ -87,13 +92,18 @@ class Lowering:
     def emit(
         self,
         code: str,
+        /,
         out: Image,
         a: Image | None = None,
         b: Image | None = None,
         macs: int = 0,
+        sources: tuple[Image, ...] = (),
+        more: tuple[Image, ...] = (),
         **parameters: Any,
     ) -> None:
-        self.instructions.append(Instruction(code, out, a, b, parameters, self.node, macs))
+        self.instructions.append(
+            Instruction(code, out, a, b, parameters, self.node, macs, sources, more)
+        )
 
     def hold(self, name: str, held: Held) -> None:
         self._held[name, held.layout] = held
@@ -106,7 +116,7 @@ class Lowering:
         zero, halo = self._halos.get(name, (0, NO_HALO))
         if kind is not Layout.PIXELS:
             halo = NO_HALO
-        held = image_of(Buffer("arena", 0), self.shapes[name], kind, halo)
+        held = image_of(Buffer("arena", 0), self.shapes[name], kind, halo, self.kind(name))
         self.hold(name, held)
         if fill:
             self.fill_halo(held.image, zero)
@@ -118,9 +128,8 @@ class Lowering:
         parent = self._held.get((part.parent, kind)) or self.allocate(part.parent, kind)
         shape = self.shapes[name]
         channels = shape[1 if kind is Layout.PIXELS else -1]
-        image = dataclasses.replace(
-            parent.image, c=channels, offset=parent.image.offset + part.start, halo=NO_HALO
-        )
+        start = parent.image.offset + part.start * parent.image.item
+        image = dataclasses.replace(parent.image, c=channels, offset=start, halo=NO_HALO)
         held = Held(shape, kind, image, strides_of(image, shape, kind))
         self.hold(name, held)
         return held
@@ -161,22 +170,43 @@ class Lowering:
             self.copy(source, held)
         return held
 
+    def kind(self, name: str) -> Kind:
+        return self._kinds.get(name, "u8")
+
+    def floats(self, name: str) -> Held:
+        """The tensor row by row in the arena or the constants; what lies at a float port is
+        brought in."""
+        held = self.get(name, Layout.ROWS)
+        if held.image.buffer.place == "input":
+            source, held = held, self.allocate(name, Layout.ROWS)
+            self.copy(source, held)
+        return held
+
+    def table(self, name: str, shape: Shape) -> Held:
+        """A constant as a matrix of this shape."""
+        return self.constant(self._constants[name].reshape(shape), Layout.ROWS)
+
     def constant(self, values: Array, kind: Layout) -> Held:
-        """Bytes in the constant section, without channel padding."""
+        """Bytes or floats in the constant section, without channel padding."""
         data = np.moveaxis(values, 1, -1) if kind is Layout.PIXELS else values
         data = np.ascontiguousarray(data)
-        buffer = Buffer("constant", data.size, data=data)
+        item: Kind = "f32" if data.dtype == np.float32 else "u8"
+        size = data.itemsize
+        buffer = Buffer("constant", data.nbytes, data=data)
         n, h, w, c = (
             (data.shape[0], *((1,) * (4 - data.ndim)), *data.shape[1:])
             if kind is Layout.PIXELS
             else (1, 1, math.prod(data.shape[:-1]), data.shape[-1] if data.ndim else 1)
         )
-        image = Image(buffer, n, h, w, c, h * w * c, w * c, c)
+        strides = (h * w * c * size, w * c * size, c * size)
+        image = Image(buffer, n, h, w, c, *strides, type=item)
         return Held(values.shape, kind, image, strides_of(image, values.shape, kind))
 
-    def copy(self, source: Held, target: Held, table: Array | None = None) -> None:
+    def copy(
+        self, source: Held, target: Held, table: Array | None = None, b: Image | None = None
+    ) -> None:
         """A MAP of a whole tensor between layouts or types."""
-        self.map(source.shape, source, source.strides, target, target.strides, table=table)
+        self.map(source.shape, source, source.strides, target, target.strides, table=table, b=b)
 
     def map(
         self,
@@ -185,8 +215,10 @@ class Lowering:
         strides: Sequence[int],
         target: Held,
         out_strides: Sequence[int],
+        start: int = 0,
         out_start: int = 0,
         table: Array | None = None,
+        b: Image | None = None,
     ) -> None:
         levels = loops(dims, strides, out_strides)
         if len(levels) > MAP_RANK_MAX:
@@ -196,10 +228,12 @@ class Lowering:
             "map",
             target.image,
             source.image,
+            b,
             rank=len(levels),
             dims=[level.count for level in levels],
             stride=[level.step for level in levels],
             out_stride=[level.out_step for level in levels],
+            start=start,
             out_start=out_start,
             **more,
         )
@@ -209,7 +243,7 @@ class Lowering:
         levels = refined(source.shape, source.strides, target.shape, target.strides)
         if levels is None or len(loops(*levels)) > MAP_RANK_MAX:
             shape = (math.prod(source.shape),)
-            flat = image_of(Buffer("arena", 0), shape, Layout.ROWS)
+            flat = image_of(Buffer("arena", 0), shape, Layout.ROWS, kind=target.image.type)
             self.map(source.shape, source, source.strides, flat, row_major(source.shape))
             self.map(target.shape, flat, row_major(target.shape), target, target.strides)
         else:
@@ -221,7 +255,8 @@ class Lowering:
         if any(source.image.halo):
             return None
         count = math.prod(shape)
-        probe = image_of(Buffer("arena", 0), shape, kind)
+        item = source.image.item
+        probe = image_of(Buffer("arena", 0), shape, kind, kind=source.image.type)
         n, h, w, c = probe.image.n, probe.image.h, probe.image.w, probe.image.c
         steps = refined(source.shape, source.strides, (n * h * w, c), (c, 1))
         if kind is Layout.PIXELS and not (h * w == 1 or c == 1):
@@ -231,7 +266,7 @@ class Lowering:
         step = _row_step(*steps, columns=c)
         if step is None or (n * h * w > 1 and step < c):
             return None
-        step = max(step, c)
+        step = max(step, c) * item
         image = dataclasses.replace(
             source.image,
             n=n,

@@ -5,7 +5,6 @@ import dataclasses
 
 from device.compiler import units
 from device.compiler.emit import Constant
-from device.compiler.graph import Shape
 from device.compiler.images import Held, Image, Layout, expanded
 from device.compiler.lower import Lowering, result, stored
 from device.compiler.plan import Array
@@ -15,11 +14,9 @@ from device.compiler.units import Unit
 def lower_product(unit: Unit, lowering: Lowering, table: Array | None) -> None:
     work = unit.work
     assert isinstance(work, units.Product)
-    rank = (1,) * 4
-    a = _matrices(lowering.get(unit.inputs[0], Layout.ROWS), work.a_split, work.batch, rank)
-    b = _matrices(lowering.get(unit.inputs[1], Layout.ROWS), work.b_split, work.batch, rank)
-    held = lowering.allocate(unit.output, Layout.ROWS)
-    out = _matrices(held, work.out_split, work.batch, rank)
+    a = matrices(lowering.get(unit.inputs[0], Layout.ROWS), work.a_split, work.batch)
+    b = matrices(lowering.get(unit.inputs[1], Layout.ROWS), work.b_split, work.batch)
+    out = matrices(lowering.allocate(unit.output, Layout.ROWS), work.out_split, work.batch)
     depth = a.c // work.heads if work.a_split else a.c
     lowering.emit(
         "matmul",
@@ -37,11 +34,11 @@ def lower_product(unit: Unit, lowering: Lowering, table: Array | None) -> None:
     )
 
 
-def _matrices(held: Held, split: bool, batch: int, rank: Shape) -> Image:
+def matrices(held: Held, split: bool, batch: int) -> Image:
     """Row-major matrices with what they are counted by as n and h; one whose heads lie side by
     side as `batch` images of one row."""
     if not split:
-        return expanded(held, rank)
+        return expanded(held)
     image = held.image
     rows, step = image.n * image.h * image.w // batch, image.stride_w
     return dataclasses.replace(

@@ -7,13 +7,31 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+from device.binding import abi
 from device.compiler import units
 from device.compiler.elementwise import one_per_run, sum_of
 from device.compiler.emit import Constant
 from device.compiler.graph import Shape
-from device.compiler.images import NO_HALO, Buffer, Held, Image, Layout, expanded, image_of
+from device.compiler.images import (
+    NO_HALO,
+    Buffer,
+    Held,
+    Image,
+    Layout,
+    expanded,
+    image_of,
+    row_major,
+)
 from device.compiler.layout import softmax_layout
 from device.compiler.lower import Lowering, result, stored
+from device.compiler.lower_floats import (
+    lower_dynamic_quantize,
+    lower_expand,
+    lower_float_product,
+    lower_from_integer,
+    lower_gather,
+    lower_slice,
+)
 from device.compiler.lower_products import lower_layer_norm, lower_product
 from device.compiler.plan import Array
 from device.compiler.quant import Quantization
@@ -49,17 +67,21 @@ def _convolution(unit: Unit, lowering: Lowering, table: Array | None) -> None:
     target = lowering.allocate(unit.output, kind)
     out = target.image
     depth = work.weights[0].size
+    stored_as: dict[str, Any] = stored(work.clamp, table)
+    if work.floats:
+        stored_as["addend"] = abi.NONE if work.addend is None else Constant(work.addend)
     lowering.emit(
         "conv",
-        result(out, unit),
+        out if work.floats else result(out, unit),
         source.image,
+        lowering.ranges[unit.inputs[0]] if work.dynamic else None,
         macs=out.n * out.h * out.w * out.c * depth,
         **_window(work.window),
         groups=work.groups,
         weights=Constant(work.weights),
         bias=Constant(work.bias),
         multiplier=Constant(work.multiplier),
-        **stored(work.clamp, table),
+        **stored_as,
     )
 
 
@@ -114,7 +136,7 @@ def _multiply(unit: Unit, lowering: Lowering, table: Array | None) -> None:
 def _result(unit: Unit, lowering: Lowering, a: Image) -> Image:
     """Room for the result of Add or Mul with the extents that its first operand has."""
     held = lowering.allocate(unit.output)
-    return expanded(held, unit.shape) if held.layout is Layout.ROWS else held.image
+    return expanded(held) if held.layout is Layout.ROWS else held.image
 
 
 def _operands(unit: Unit, lowering: Lowering, commutes: bool) -> tuple[tuple[Image, Image], bool]:
@@ -146,7 +168,7 @@ def _operand(name: str, unit: Unit, lowering: Lowering, whole: bool) -> Image:
         ]
         lowering.map(unit.shape, held, steps, copy, copy.strides)
         held = copy
-    return expanded(held, unit.shape) if kind is Layout.ROWS else held.image
+    return expanded(held) if kind is Layout.ROWS else held.image
 
 
 def _lifted(name: str, out: Shape, kind: Layout, lowering: Lowering) -> Held:
@@ -266,6 +288,10 @@ def _flat_softmax(unit: Unit, lowering: Lowering, parameters: dict[str, Any]) ->
 def _reshape(unit: Unit, lowering: Lowering, table: Array | None) -> None:
     kind = lowering.home(unit.output)
     source = lowering.get(unit.inputs[0])
+    if source.image.buffer.place == "input":  # a host array has no gaps
+        strides = row_major(unit.shape)
+        lowering.hold(unit.output, Held(unit.shape, Layout.ROWS, source.image, strides))
+        return
     if source.shape == unit.shape and source.layout is kind:
         same = dataclasses.replace(source, shape=unit.shape)
         if lowering.halo_of(unit.output) == NO_HALO:
@@ -345,4 +371,10 @@ _RULES: dict[type, Rule] = {
     units.Pad: _pad,
     units.Product: lower_product,
     units.LayerNorm: lower_layer_norm,
+    units.FloatProduct: lower_float_product,
+    units.Gather: lower_gather,
+    units.FromInteger: lower_from_integer,
+    units.DynamicQuantize: lower_dynamic_quantize,
+    units.Slice: lower_slice,
+    units.Expand: lower_expand,
 }

@@ -7,13 +7,25 @@ from device.compiler.elementwise import maxpool
 from device.compiler.graph import Graph, Node, Shape
 from device.compiler.plan import Array
 from device.compiler.quant import Unplaced
-from device.compiler.units import Concat, MaxPool, Pad, Reshape, Resize, Transpose
+from device.compiler.units import (
+    Concat,
+    Expand,
+    MaxPool,
+    Pad,
+    Reshape,
+    Resize,
+    Slice,
+    Transpose,
+)
 
 RESHAPES = {"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
 
 
-def movement(node: Node, graph: Graph) -> Concat | MaxPool | Pad | Reshape | Resize | Transpose:
-    """The work of a move on quantized tensors."""
+Movement = Concat | Expand | MaxPool | Pad | Reshape | Resize | Slice | Transpose
+
+
+def movement(node: Node, graph: Graph) -> Movement:
+    """The work of a move on quantized tensors, and of all but Pad, MaxPool and Resize on others."""
     shape, out = graph.shape(node.inputs[0]), graph.shape(node.output)
     if shape is None or out is None:
         raise Unplaced("its shape is not known before it runs")
@@ -24,11 +36,36 @@ def movement(node: Node, graph: Graph) -> Concat | MaxPool | Pad | Reshape | Res
         return Transpose(tuple(int(axis) for axis in order))
     if node.op == "Concat":
         return Concat(int(node.attributes.get("axis", 1)) % len(out))
+    if node.op == "Expand":
+        return Expand()
+    if node.op == "Slice":
+        return _slice(node, graph, shape)
     if node.op == "Pad":
         return _pad(node, graph, shape, out)
     if node.op == "Resize":
         return _resize(node, graph, shape, out)
     return maxpool(node, graph)
+
+
+def _slice(node: Node, graph: Graph, shape: Shape) -> Slice:
+    """ONNX Slice: ends may lie outside, which its result's shape already tells."""
+    rank = len(shape)
+    if node.input(1):
+        starts = [int(at) for at in _constant(node, graph, 1)]
+        axes = _constant(node, graph, 3) if node.input(3) else np.arange(len(starts))
+        steps = _constant(node, graph, 4) if node.input(4) else np.ones(len(starts), np.int64)
+    else:
+        starts = [int(at) for at in node.attributes.get("starts", ())]
+        axes = np.array(node.attributes.get("axes", range(len(starts))))
+        steps = np.ones(len(starts), np.int64)
+    first, pace = [0] * rank, [1] * rank
+    for start, axis, step in zip(starts, axes, steps, strict=True):
+        size = shape[int(axis)]
+        begin = start + size if start < 0 else start
+        highest = size - 1 if step < 0 else size
+        first[int(axis) % rank] = min(max(begin, 0), highest)
+        pace[int(axis) % rank] = int(step)
+    return Slice(tuple(first), tuple(pace))
 
 
 def _pad(node: Node, graph: Graph, shape: Shape, out: Shape) -> Pad:

@@ -15,12 +15,14 @@ from device.compiler.quant import Quantization, per_tensor
 
 MOVES = {
     "Concat",
+    "Expand",
     "Flatten",
     "Identity",
     "MaxPool",
     "Pad",
     "Reshape",
     "Resize",
+    "Slice",
     "Squeeze",
     "Transpose",
     "Unsqueeze",

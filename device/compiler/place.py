@@ -15,7 +15,7 @@ import onnx
 
 from device.compiler.graph import Graph, Node, outer_names
 from device.compiler.segment import resolved
-from device.compiler.units import MOVING, Unit
+from device.compiler.units import FLOATING, MOVING, Unit
 
 SMALL = "nothing to compute between operators that run on onnxruntime: not worth the crossing"
 
@@ -212,8 +212,8 @@ class Placer:
 
 
 def _computes(unit: Unit) -> bool:
-    """Whether the unit does more than move and requantize."""
-    return not isinstance(unit.work, MOVING) and unit.node.op != "QuantizeLinear"
+    """Whether the unit does more than move, requantize and work in float."""
+    return not isinstance(unit.work, MOVING + FLOATING) and unit.node.op != "QuantizeLinear"
 
 
 def _alternate(items: Sequence[Item], start: str) -> list[Draft]:

@@ -3,7 +3,6 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
 
 import onnx
 from onnx import numpy_helper
@@ -12,10 +11,33 @@ from device.compiler.bytewise import compose, lift_tables
 from device.compiler.emit import emit
 from device.compiler.graph import FLOAT, INT8, Graph, Shape, numpy_dtype, outer_names
 from device.compiler.heads import fold_heads
+from device.compiler.images import Kind
 from device.compiler.lower import Lowering
+from device.compiler.lower_floats import lower_group
 from device.compiler.lower_units import lower_unit
 from device.compiler.plan import Array, CardSegment, HostSegment, Port
-from device.compiler.units import Add, Convolution, Multiply, Product, Reshape, Table, Unit
+from device.compiler.units import (
+    FLOATING,
+    MOVING,
+    Add,
+    Convolution,
+    DynamicQuantize,
+    Multiply,
+    Product,
+    Quantize,
+    Reshape,
+    Table,
+    Unit,
+)
+from device.compiler.vector_groups import Group, scheduled
+
+_KINDS: dict[int, Kind] = {
+    FLOAT: "f32",
+    INT8: "i8",
+    int(onnx.TensorProto.INT64): "i64",
+    int(onnx.TensorProto.INT32): "i32",
+    int(onnx.TensorProto.BOOL): "bool",
+}
 
 
 def card_segment(
@@ -27,13 +49,17 @@ def card_segment(
 ) -> CardSegment:
     """The program of units in running order. Raises Unplaced where the card has no room for it."""
     segment = _simplified(segment, graph, outputs)
-    lowering = Lowering(segment, _shapes(segment, graph), _constants(segment, graph))
+    constants = _constants(segment, graph)
+    lowering = Lowering(segment, _shapes(segment, graph), constants, _kinds(segment, graph))
     for name in inputs:
         lowering.add_input(name, _kind(graph, name))
     for name in outputs:
         lowering.add_output(name, _kind(graph, name))
     fused = _fused_tables(segment, outputs)
-    for unit in segment:
+    for unit in scheduled(segment, outputs, constants):
+        if isinstance(unit, Group):
+            lower_group(unit, lowering)
+            continue
         if unit in fused.values():
             continue
         table = fused.get(unit)
@@ -89,11 +115,29 @@ def _without_copies(segment: Sequence[Unit], graph: Graph, outputs: Sequence[str
     return kept
 
 
-def _kind(graph: Graph, name: str) -> Literal["u8", "i8", "f32"]:
-    kind = graph.types.get(name)
-    if kind == FLOAT:
-        return "f32"
-    return "i8" if kind == INT8 else "u8"
+def _kind(graph: Graph, name: str) -> Kind:
+    return _KINDS.get(graph.types.get(name, 0), "u8")
+
+
+def _kinds(segment: Iterable[Unit], graph: Graph) -> dict[str, Kind]:
+    """What each tensor that is not bytes is made of, on the card."""
+    found: dict[str, Kind] = {}
+    for unit in segment:
+        work = unit.work
+        for name in unit.inputs:
+            if name not in found and _kind(graph, name) not in ("u8", "i8"):
+                found[name] = _kind(graph, name)
+        floating = isinstance(work, FLOATING) and not isinstance(work, DynamicQuantize)
+        if floating or (isinstance(work, Convolution) and work.floats):
+            made: Kind = "f32" if unit.quantization is None else "u8"
+        else:
+            made = found.get(unit.inputs[0], "u8") if isinstance(work, MOVING) else "u8"
+        made = "u8" if isinstance(work, Quantize) else made
+        if made == "u8":
+            found.pop(unit.output, None)
+        else:
+            found[unit.output] = made
+    return found
 
 
 def _port(graph: Graph, name: str) -> Port:
@@ -108,14 +152,16 @@ def _shapes(segment: Iterable[Unit], graph: Graph) -> dict[str, Shape]:
 
 
 def _constants(segment: Iterable[Unit], graph: Graph) -> dict[str, Array]:
-    """Constant operands as bytes on the card."""
+    """Constant operands as bytes on the card, or float32."""
     found: dict[str, Array] = {}
     for unit in segment:
         for name in unit.inputs:
             values = graph.constants.get(name)
-            if values is not None:
+            if values is not None and values.itemsize == 1:
                 stored = values.view("u1")
                 found[name] = stored ^ 128 if values.dtype.kind == "i" else stored
+            elif values is not None:
+                found[name] = values
     return found
 
 

@@ -49,7 +49,8 @@ class Table:
 class Convolution:
     """`weights` int8 [out][kernel_h][kernel_w][in / groups], `bias` int32 [out] with the input's
     zero point folded in, `multiplier` float32 [out]. A matrix product has a 1x1 window and takes
-    its input row-major (`matrix`)."""
+    its input row-major (`matrix`). With `floats` the result is float32, `addend` float32 [out]
+    added to it; with `dynamic` the input's scale and zero point are known only as it runs."""
 
     window: Window
     groups: int
@@ -59,6 +60,9 @@ class Convolution:
     input_zero: int  # what the padding holds
     clamp: Clamp
     matrix: bool = False
+    floats: bool = False
+    addend: Array | None = None
+    dynamic: bool = False
 
 
 @dataclass(frozen=True)
@@ -160,6 +164,71 @@ class Pad:
     value: int
 
 
+@dataclass(frozen=True)
+class Step:
+    """One operation of the vector unit (abi.VECTOR_CODES). `args` number values: the inputs of the
+    work first, then what each step before gave."""
+
+    code: str
+    args: tuple[int, ...] = ()
+    value: float = 0.0
+
+
+@dataclass(frozen=True)
+class Vector:
+    """Float operations along rows: `domain` is the shape that the inputs broadcast to, a row its
+    last axis. `sources`: how each input is dequantized, None for a float one. The result is value
+    number `result`, quantized where the unit has a quantization."""
+
+    steps: tuple[Step, ...]
+    result: int
+    domain: Shape
+    sources: tuple[Quantization | None, ...]
+
+
+@dataclass(frozen=True)
+class FloatProduct:
+    """As Product, of float32 matrices."""
+
+    heads: int = 0
+    batch: int = 1
+    a_split: bool = False
+    b_split: bool = False
+    out_split: bool = False
+    b_transposed: bool = False
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Rows of the first input (a table, dequantized by `table` where it is quantized) chosen by the
+    integers of the second, a tensor at the segment's edge."""
+
+    table: Quantization | None
+
+
+@dataclass(frozen=True)
+class FromInteger:
+    """Integers or truth values at the segment's edge as float32."""
+
+
+@dataclass(frozen=True)
+class DynamicQuantize:
+    """A float tensor to bytes with a scale and zero point of its own in each run."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Elements `starts + i * steps` along each axis."""
+
+    starts: tuple[int, ...]
+    steps: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Expand:
+    """Repeats along axes of 1."""
+
+
 Work = (
     Quantize
     | Dequantize
@@ -177,8 +246,17 @@ Work = (
     | Transpose
     | Concat
     | Pad
+    | Vector
+    | FloatProduct
+    | Gather
+    | FromInteger
+    | DynamicQuantize
+    | Slice
+    | Expand
 )
-MOVING = (Quantize, Dequantize, Reshape, Transpose, Concat, Pad)
+MOVING = (Quantize, Dequantize, Reshape, Transpose, Concat, Pad, Slice, Expand)
+FLOATING = (Vector, FloatProduct, Gather, FromInteger, DynamicQuantize)
+"""Work that is not in whole numbers: alone, it is as well off on onnxruntime."""
 
 
 @dataclass(frozen=True, eq=False)

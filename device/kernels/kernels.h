@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The int8 kernels: one operation, shape class and instruction set per file, chosen at run time.
+/* The kernels: one operation, shape class and instruction set per file, chosen at run time.
  *
  * File, function, test and bench of a kernel share one name: type-operation-tile-isa, for example
  * u8s8-conv-6x64-avx512vnni.c. Every variant's result equals the scalar reference byte for byte.
@@ -151,6 +151,78 @@ struct tepi_quantization {
     uint8_t lo, hi;
 };
 
+/* The vector unit's operations on float32, see abi/program.h, in the order of its codes. */
+enum tepi_vector_operation {
+    TEPI_F32_ADD,
+    TEPI_F32_SUB,
+    TEPI_F32_MUL,
+    TEPI_F32_DIV,
+    TEPI_F32_MAX,
+    TEPI_F32_MIN,
+    TEPI_F32_EQ,
+    TEPI_F32_NE,
+    TEPI_F32_LT,
+    TEPI_F32_LE,
+    TEPI_F32_SELECT,
+    TEPI_F32_NEG,
+    TEPI_F32_ABS,
+    TEPI_F32_SQRT,
+    TEPI_F32_FLOOR,
+    TEPI_F32_CEIL,
+    TEPI_F32_ROUND,
+    TEPI_F32_EXP,
+    TEPI_F32_LOG,
+    TEPI_F32_ERF,
+    TEPI_F32_TANH,
+    TEPI_F32_SIGMOID,
+    TEPI_F32_SUM, /* the last three: one value from a row */
+    TEPI_F32_MAXOF,
+    TEPI_F32_MINOF,
+    TEPI_F32_OPERATIONS
+};
+
+/* out[i] = operation(a[i * a_step], b[i * b_step], c[i * c_step]) for i < count, count above 0,
+ * steps 0 or 1; operations of one operand take a_step 1 but for the last three. `out` has room for
+ * count rounded up to TEPI_VECTOR_LANES, of which what lies past count is undefined, and may be one
+ * of the operands. Which NaN a NaN is, is undefined too. */
+#define TEPI_VECTOR_LANES 16u
+struct tepi_vector {
+    const float *a, *b, *c;
+    size_t a_step, b_step, c_step, count;
+    float *out;
+};
+typedef void tepi_vector_call(const struct tepi_vector *vector);
+
+struct tepi_vector_kernels {
+    tepi_vector_call *operations[TEPI_F32_OPERATIONS];
+    /* out[i] = a[i * a_step], exactly `count` of them, every NaN as 0x7fc00000. */
+    void (*store)(const float *a, size_t a_step, float *out, size_t count);
+    /* lowest[0] and highest[0] of themselves and a[0..count-1], NaNs passed over. */
+    void (*range)(const float *a, size_t count, float *lowest, float *highest);
+};
+
+/* One float32 product: rows x depth by depth x columns; each result is a sum over depth in order,
+ * acc = fma(a, b, acc) from 0 on, times scale; every NaN is 0x7fc00000. */
+struct tepi_fmatmul {
+    const float *a, *b;
+    float *output;
+    size_t a_stride, b_stride, out_stride; /* from row to row, in elements */
+    uint32_t rows, depth, columns;
+    bool b_transposed; /* b is columns x depth */
+    float scale;
+    void *scratch; /* scratch_bytes, 64-byte aligned, one per caller */
+};
+
+/* `pack` makes of b what `run` wants, in scratch; it serves all rows, and other a with the same b.
+ */
+struct tepi_fmatmul_kernel {
+    const char *name;
+    enum tepi_kernel_isa isa;
+    size_t (*scratch_bytes)(const struct tepi_fmatmul *fmatmul); /* looks at extents only */
+    void (*pack)(const struct tepi_fmatmul *fmatmul);
+    void (*run)(const struct tepi_fmatmul *fmatmul, uint32_t row_begin, uint32_t row_end);
+};
+
 /* Everything an instruction set offers. Entries are never NULL; a set falls back on a lower one. */
 struct tepi_kernel_set {
     enum tepi_kernel_isa isa;
@@ -170,6 +242,8 @@ struct tepi_kernel_set {
     void (*layernorm)(const struct tepi_layernorm *op, const uint8_t *a, uint8_t *out,
                       size_t count);
     const struct tepi_matmul_kernel *matmul;
+    const struct tepi_vector_kernels *vector;
+    const struct tepi_fmatmul_kernel *fmatmul;
 };
 
 /* The best instruction set of this machine (CPUID, and the kernel's permission for AMX tiles, which

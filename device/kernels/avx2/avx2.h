@@ -12,6 +12,9 @@ extern const struct tepi_conv_kernel tepi_u8s8_dwconv_1x16_avx2;       /* one ch
 extern const struct tepi_conv_kernel tepi_u8s8_conv_6x16_avx2;         /* takes all */
 extern const struct tepi_conv_kernel tepi_u8s8_conv_6x16_avxvnni;      /* takes all */
 
+extern const struct tepi_vector_kernels tepi_f32_vector_8_avx2;
+extern const struct tepi_fmatmul_kernel tepi_f32_matmul_6x16_avx2;
+
 void tepi_u8_table_32_avx2(const uint8_t *table, const uint8_t *a, uint8_t *out, size_t count);
 void tepi_u8_add_32_avx2(const struct tepi_add *op, const uint8_t *a, const uint8_t *b,
                          size_t b_step, uint8_t *out, size_t count);

@@ -31,6 +31,8 @@ static const struct tepi_conv_kernel *const convolutions_vnni[] = {
         .softmax = tepi_u8_softmax_32_avx2,                                                        \
         .layernorm = tepi_u8_layernorm_scalar,                                                     \
         .matmul = &tepi_u8_matmul_1x1_scalar,                                                      \
+        .vector = &tepi_f32_vector_8_avx2,                                                         \
+        .fmatmul = &tepi_f32_matmul_6x16_avx2,                                                     \
     }
 
 static const struct tepi_kernel_set set = SET(convolutions);

@@ -9,7 +9,7 @@ extern const struct tepi_conv_kernel tepi_u8s8_dwconv3x3_1x64_avx512vnni; /* str
 extern const struct tepi_conv_kernel tepi_u8s8_dwconv_1x64_avx512vnni; /* one channel per group */
 /* 3 wide, stride_w 1, up to 16 channels out, rows of at least 16 pixels */
 extern const struct tepi_conv_kernel tepi_u8s8_conv3w_16x16_avx512vnni;
-extern const struct tepi_conv_kernel tepi_u8s8_conv_6x64_avx512vnni; /* takes all */
+extern const struct tepi_conv_kernel tepi_u8s8_conv_6x64_avx512vnni; /* takes all but floats */
 extern const struct tepi_matmul_kernel tepi_u8_matmul_6x64_avx512vnni;
 
 void tepi_u8_table_64_avx512vnni(const uint8_t *table, const uint8_t *a, uint8_t *out,

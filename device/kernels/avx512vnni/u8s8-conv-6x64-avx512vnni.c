@@ -86,8 +86,7 @@ static size_t block_bytes(const struct shape *s)
 
 static bool takes(const struct tepi_conv *conv)
 {
-    (void)conv;
-    return true;
+    return !conv->floats;
 }
 
 static size_t packed_bytes(const struct tepi_conv *conv)

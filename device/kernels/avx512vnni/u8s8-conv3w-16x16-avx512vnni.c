@@ -16,8 +16,8 @@ static size_t steps_of(const struct tepi_conv *conv)
 
 static bool takes(const struct tepi_conv *conv)
 {
-    return conv->groups == 1 && conv->group_out <= TEPI_BLOCK && conv->kernel_w == WIDE &&
-           conv->stride_w == 1 && conv->dilation_w == 1 && conv->out_w >= PIXELS;
+    return !conv->floats && conv->groups == 1 && conv->group_out <= TEPI_BLOCK &&
+           conv->kernel_w == WIDE && conv->stride_w == 1 && conv->dilation_w == 1 && conv->out_w >= PIXELS;
 }
 
 static size_t packed_bytes(const struct tepi_conv *conv)

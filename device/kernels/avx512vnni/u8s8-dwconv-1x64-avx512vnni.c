@@ -17,7 +17,7 @@ static size_t quads_of(const struct tepi_conv *conv)
 
 static bool takes(const struct tepi_conv *conv)
 {
-    return conv->group_in == 1 && conv->group_out == 1;
+    return !conv->floats && conv->group_in == 1 && conv->group_out == 1;
 }
 
 static size_t packed_bytes(const struct tepi_conv *conv)

@@ -9,6 +9,8 @@
 extern const struct tepi_conv_kernel tepi_u8s8_dwconv_1x1_scalar; /* one channel per group */
 extern const struct tepi_conv_kernel tepi_u8s8_conv_1x1_scalar;   /* takes all */
 extern const struct tepi_matmul_kernel tepi_u8_matmul_1x1_scalar;
+extern const struct tepi_vector_kernels tepi_f32_vector_1_scalar;
+extern const struct tepi_fmatmul_kernel tepi_f32_matmul_1x1_scalar;
 
 void tepi_u8_add_scalar(const struct tepi_add *op, const uint8_t *a, const uint8_t *b,
                         size_t b_step, uint8_t *out, size_t count);

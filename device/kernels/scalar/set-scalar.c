@@ -23,6 +23,8 @@ static const struct tepi_kernel_set set = {
     .softmax = tepi_u8_softmax_scalar,
     .layernorm = tepi_u8_layernorm_scalar,
     .matmul = &tepi_u8_matmul_1x1_scalar,
+    .vector = &tepi_f32_vector_1_scalar,
+    .fmatmul = &tepi_f32_matmul_1x1_scalar,
 };
 
 const struct tepi_kernel_set *tepi_kernels_scalar(void)

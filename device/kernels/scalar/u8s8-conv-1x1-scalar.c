@@ -52,6 +52,18 @@ static uint32_t window(const struct tepi_conv *conv, const uint8_t *input, const
     return sum;
 }
 
+static void store(const struct tepi_conv *conv, size_t o, uint32_t sum, uint8_t *output)
+{
+    if (!conv->floats) {
+        output[o] = tepi_requantize_u8(sum, conv->multiplier[o], &conv->store);
+        return;
+    }
+    float value = (float)(int32_t)sum * conv->multiplier[o];
+    if (conv->addend)
+        value += conv->addend[o];
+    memcpy(output + o * sizeof(value), &value, sizeof(value));
+}
+
 static void pixel(const struct tepi_conv *conv, const uint8_t *input, uint8_t *output)
 {
     const size_t filter = (size_t)conv->kernel_h * conv->kernel_w * conv->group_in;
@@ -60,8 +72,7 @@ static void pixel(const struct tepi_conv *conv, const uint8_t *input, uint8_t *o
     for (uint32_t group = 0; group < conv->groups; group++) {
         for (uint32_t i = 0; i < conv->group_out; i++, o++) {
             const uint32_t sum = window(conv, input, weights + o * filter);
-            output[o] = tepi_requantize_u8((uint32_t)conv->bias[o] + sum, conv->multiplier[o],
-                                           &conv->store);
+            store(conv, o, (uint32_t)conv->bias[o] + sum, output);
         }
         input += conv->group_in;
     }

@@ -88,10 +88,41 @@ uint16_t builder_constant_image(struct builder *builder, const uint32_t nhwc[4],
                                });
 }
 
+uint16_t builder_floats(struct builder *builder, const uint32_t nhwc[4], uint32_t pixel_floats)
+{
+    const uint16_t image = builder_arena(builder, nhwc, 4 * pixel_floats, 0, 0);
+    builder->tensors[image].type = TEPI_TYPE_F32;
+    return image;
+}
+
+uint16_t builder_constant_floats(struct builder *builder, const uint32_t nhwc[4],
+                                 const float *floats)
+{
+    const uint32_t bytes = 4 * nhwc[0] * nhwc[1] * nhwc[2] * nhwc[3];
+    return add_tensor(builder, (struct tepi_tensor){
+                                   .type = TEPI_TYPE_F32,
+                                   .place = TEPI_PLACE_CONSTANT,
+                                   .n = nhwc[0],
+                                   .h = nhwc[1],
+                                   .w = nhwc[2],
+                                   .c = nhwc[3],
+                                   .stride_n = 4 * nhwc[1] * nhwc[2] * nhwc[3],
+                                   .stride_h = 4 * nhwc[2] * nhwc[3],
+                                   .stride_w = 4 * nhwc[3],
+                                   .offset = builder_constant(builder, floats, bytes),
+                               });
+}
+
+static uint32_t element_bytes(uint8_t type)
+{
+    const bool four = type == TEPI_TYPE_F32 || type == TEPI_TYPE_I32;
+    return four ? 4 : type == TEPI_TYPE_I64 ? 8 : 1;
+}
+
 static uint16_t add_port(struct builder *builder, uint8_t type, uint8_t place, uint16_t port,
                          uint32_t elements)
 {
-    const uint32_t bytes = elements * (type == TEPI_TYPE_F32 ? 4 : 1);
+    const uint32_t bytes = elements * element_bytes(type);
     return add_tensor(builder, (struct tepi_tensor){
                                    .type = type,
                                    .place = place,
@@ -126,6 +157,23 @@ struct tepi_instruction *builder_add(struct builder *builder, uint8_t code, uint
     return in;
 }
 
+struct tepi_instruction *builder_vector(struct builder *builder, uint16_t out, uint32_t row,
+                                        const struct tepi_vector_step *steps, uint32_t count,
+                                        const uint16_t *sources, const uint16_t *more)
+{
+    const uint32_t code = builder_constant(builder, steps, count * sizeof(*steps));
+    struct tepi_instruction *in = builder_add(builder, TEPI_OP_VECTOR, TEPI_NO_TENSOR, out);
+    struct tepi_vector_params *p = &in->vector;
+    *p = (struct tepi_vector_params){.row = row, .code = code, .steps = count};
+    memset(p->sources, 0xff, sizeof(p->sources));
+    memset(p->more, 0xff, sizeof(p->more));
+    for (int i = 0; sources && sources[i] != TEPI_NO_TENSOR; i++)
+        p->sources[i] = sources[i];
+    for (int i = 0; more && more[i] != TEPI_NO_TENSOR; i++)
+        p->more[i] = more[i];
+    return in;
+}
+
 void builder_fill(struct builder *builder, uint16_t image, uint8_t value)
 {
     struct tepi_instruction *in = builder_add(builder, TEPI_OP_FILL, TEPI_NO_TENSOR, image);
@@ -137,13 +185,14 @@ void builder_fill(struct builder *builder, uint16_t image, uint8_t value)
 static void set_strides(const struct tepi_tensor *image, uint32_t dims[6], int32_t flat[6],
                         int32_t strided[6])
 {
+    const uint32_t bytes = element_bytes(image->type);
     const uint32_t extents[4] = {image->n, image->h, image->w, image->c};
-    const uint32_t strides[4] = {image->stride_n, image->stride_h, image->stride_w, 1};
+    const uint32_t strides[4] = {image->stride_n, image->stride_h, image->stride_w, bytes};
     int32_t step = 1;
     for (int i = 3; i >= 0; i--) {
         dims[i] = extents[i];
         flat[i] = step;
-        strided[i] = (int32_t)strides[i];
+        strided[i] = (int32_t)(strides[i] / bytes);
         step *= (int32_t)extents[i];
     }
 }

@@ -7,7 +7,7 @@
 #include "abi/program.h"
 #include "card/program.h"
 
-enum { BUILDER_TENSORS = 16, BUILDER_INSTRUCTIONS = 16, BUILDER_CONSTANTS = 1 << 20 };
+enum { BUILDER_TENSORS = 48, BUILDER_INSTRUCTIONS = 48, BUILDER_CONSTANTS = 1 << 20 };
 
 struct builder {
     struct tepi_program_header header; /* counts, offsets and checksum are set by builder_image */
@@ -28,12 +28,21 @@ uint16_t builder_arena(struct builder *builder, const uint32_t nhwc[4], uint32_t
                        uint16_t halo, int32_t zero_point);
 uint16_t builder_constant_image(struct builder *builder, const uint32_t nhwc[4],
                                 const uint8_t *pixels);
+/* The same of float32, `pixel_floats` from pixel to pixel, without halo. */
+uint16_t builder_floats(struct builder *builder, const uint32_t nhwc[4], uint32_t pixel_floats);
+uint16_t builder_constant_floats(struct builder *builder, const uint32_t nhwc[4],
+                                 const float *floats);
 uint16_t builder_input(struct builder *builder, uint8_t type, uint32_t elements);
 uint16_t builder_output(struct builder *builder, uint8_t type, uint32_t elements);
 
 /* A new instruction of `code` from a to out, everything else 0; valid until the next call. */
 struct tepi_instruction *builder_add(struct builder *builder, uint8_t code, uint16_t a,
                                      uint16_t out);
+/* VECTOR of `row` elements through the steps, from the sources to out and the tensors of `more`,
+ * whose lists end with TEPI_NO_TENSOR; NULL: there are none. */
+struct tepi_instruction *builder_vector(struct builder *builder, uint16_t out, uint32_t row,
+                                        const struct tepi_vector_step *steps, uint32_t count,
+                                        const uint16_t *sources, const uint16_t *more);
 /* FILL of halo, images and padding. */
 void builder_fill(struct builder *builder, uint16_t image, uint8_t value);
 /* MAPs between a flat NHWC port and an image. */

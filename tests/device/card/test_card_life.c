@@ -30,7 +30,7 @@ CHECK_CASE(registers_say_what_the_card_is)
     CHECK_INT(raw_read32(&raw, TEPI_REG_CAP_WORKERS), 3);
     CHECK_INT(raw_read32(&raw, TEPI_REG_CAP_QUEUES), RAW_QUEUES);
     CHECK_INT(raw_read64(&raw, TEPI_REG_CAP_MEMORY), 64u << 20);
-    CHECK_INT(raw_read64(&raw, TEPI_REG_CAP_OPCODES), 0x1ffe);
+    CHECK_INT(raw_read64(&raw, TEPI_REG_CAP_OPCODES), 0x1fffe);
     const uint64_t beat = raw_read64(&raw, TEPI_REG_HEARTBEAT);
     CHECK(beat > 0 && raw_read64(&raw, TEPI_REG_HEARTBEAT) >= beat);
     /* Reserved, misaligned or wrongly wide: zero, and no effect. */

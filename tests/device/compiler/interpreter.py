@@ -15,10 +15,20 @@ import numpy.typing as npt
 from cffi import FFI  # type: ignore[import-untyped]
 from numpy.lib.stride_tricks import as_strided
 
+from . import float_rules
+
 HEADER = Path(__file__).resolve().parents[3] / "device/abi/program.h"
 F32 = np.float32
 Array = npt.NDArray[Any]
-TYPES = {0: np.uint8, 1: np.int8, 2: np.float32}
+TYPES: dict[int, Any] = {
+    0: np.uint8,
+    1: np.int8,
+    2: np.float32,
+    3: np.int64,
+    4: np.int32,
+    5: np.bool_,
+}
+NO_TENSOR = 0xFFFF
 
 
 @cache
@@ -26,6 +36,8 @@ def abi() -> Any:
     """The header's structures and enumerations."""
     text = re.sub(r"/\*.*?\*/", "", HEADER.read_text(), flags=re.S)
     text = re.sub(r"_Static_assert\(.*?\);", "", text, flags=re.S)
+    for name, value in re.findall(r"^#define (TEPI_\w+) +(\d+)u$", text, flags=re.M):
+        text = text.replace(name, value)
     text = re.sub(r"^\s*#.*$", "", text, flags=re.M)
     ffi = FFI()
     ffi.cdef(text)
@@ -104,10 +116,14 @@ class Program:
 
     def _flat(self, tensor: Any) -> Array:
         """The place from the tensor's element (0, 0, 0, 0) on."""
-        return self._bytes(tensor)[tensor.offset :].view(TYPES[tensor.type])
+        size = np.dtype(TYPES[tensor.type]).itemsize
+        memory = self._bytes(tensor)[tensor.offset :]
+        return memory[: memory.size // size * size].view(TYPES[tensor.type])
 
     def view(self, tensor: Any, halo: bool = False) -> Array:
         """[n, h, w, c], with the halo's pixels where asked for."""
+        if tensor.type == 2:
+            return self._floats(tensor)
         assert tensor.type == 0
         assert tensor.stride_w >= tensor.c
         wide = tensor.w + tensor.halo_left + tensor.halo_right
@@ -125,6 +141,32 @@ class Program:
         assert start >= 0 and last < memory.size, "outside its place"
         return strided(memory[start:], shape, strides)
 
+    def _floats(self, tensor: Any) -> Array:
+        """[n, h, w, c] of float32."""
+        strides = (tensor.stride_n, tensor.stride_h, tensor.stride_w, 4)
+        assert all(step % 4 == 0 for step in strides) and tensor.offset % 4 == 0
+        assert tensor.stride_w >= 4 * tensor.c
+        shape = (tensor.n, tensor.h, tensor.w, tensor.c)
+        last = sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
+        memory = self._flat(tensor)
+        assert last // 4 < memory.size, "outside its place"
+        return strided(memory, shape, strides)
+
+    def _real(self, tensor: Any) -> Array:
+        """[n, h, w, c] as float32, dequantized where it is bytes."""
+        if tensor.type == 2:
+            return self._floats(tensor)
+        steps = (self.view(tensor).astype(np.int32) - tensor.zero_point).astype(F32)
+        return np.asarray(steps * F32(tensor.scale))
+
+    def _put(self, tensor: Any, values: Array) -> None:
+        """Float32 values to a tensor, quantized where it is bytes."""
+        values = np.broadcast_to(values, (tensor.n, tensor.h, tensor.w, tensor.c))
+        if tensor.type == 0:
+            with np.errstate(all="ignore"):
+                values = saturate(values / F32(tensor.scale), tensor.zero_point)
+        self.view(tensor)[...] = values
+
     def _constant(self, offset: int, dtype: Any, count: int) -> Array:
         return np.frombuffer(self.constants, dtype, count, offset)
 
@@ -133,9 +175,9 @@ class Program:
         a = None if step.a == 0xFFFF else self.tensors[step.a]
         b = None if step.b == 0xFFFF else self.tensors[step.b]
         rules: dict[int, Callable[[], None]] = {
-            1: lambda: self._fill(step.fill, out),
-            2: lambda: self._map(step.map, a, out),
-            3: lambda: self._conv(step.conv, a, out),
+            1: lambda: self._fill(step.fill, out, b),
+            2: lambda: self._map(step.map, a, out, b),
+            3: lambda: self._conv(step.conv, a, out, b),
             4: lambda: self._add(step.add, a, b, out),
             5: lambda: self._mul(step.mul, a, b, out),
             6: lambda: self._table(step.table, a, out),
@@ -145,10 +187,58 @@ class Program:
             10: lambda: self._softmax(step.softmax, a, out),
             11: lambda: self._matmul(step.matmul, a, b, out),
             12: lambda: self._layernorm(step.layernorm, a, out),
+            13: lambda: self._vector(step.vector, out),
+            14: lambda: self._fmatmul(step.fmatmul, a, b, out),
+            15: lambda: self._gather(a, b, out),
+            16: lambda: self._put(out, float_rules.ranged(self._floats(a))),
         }
         rules[step.code]()
 
-    def _fill(self, p: Any, out: Any) -> None:
+    @property
+    def approximate(self) -> bool:
+        """Whether the card may differ from this in last places."""
+        vectors = [
+            self.code[i].vector for i in range(self.header.instructions) if self.code[i].code == 13
+        ]
+        steps = [s for p in vectors for s in self._steps(p)]
+        codes = {self.code[i].code for i in range(self.header.instructions)}
+        return 14 in codes or any(s.code in float_rules.APPROXIMATE for s in steps)
+
+    def _steps(self, p: Any) -> list[Any]:
+        assert p.code % 4 == 0
+        base = self._keep + self.header.constants_offset + p.code
+        steps = abi().cast("struct tepi_vector_step *", base)
+        return [steps[i] for i in range(p.steps)]
+
+    def _vector(self, p: Any, out: Any) -> None:
+        sources = [self._real(self.tensors[i]) for i in p.sources if i != NO_TENSOR]
+        assert all(source.shape[-1] in (1, p.row) for source in sources)
+        stored = float_rules.vector(self._steps(p), sources)
+        targets = [out, *(self.tensors[i] for i in p.more if i != NO_TENSOR)]
+        assert sorted(stored) == list(range(len(targets)))
+        found = {number: values.copy() for number, values in stored.items()}
+        for number, target in enumerate(targets):
+            assert (target.n, target.h, target.w) == (out.n, out.h, out.w)
+            self._put(target, found[number])
+
+    def _fmatmul(self, p: Any, a: Any, b: Any, out: Any) -> None:
+        left = self._matrices(a, p.heads, p.a_split)
+        right = self._matrices(b, p.heads, p.b_split)
+        right = right.swapaxes(-1, -2) if p.b_transposed else right
+        self._write_matrices(out, float_rules.matmul(left, right, p.scale), p)
+
+    def _gather(self, a: Any, b: Any, out: Any) -> None:
+        table, index = self._real(a)[0, 0], self._flat(b)[: b.c]
+        assert table.shape[0] > index.max() and index.min() >= -table.shape[0]
+        self._put(out, table[index][None, None])
+
+    def _scale_of(self, b: Any) -> tuple[Any, int]:
+        """A quantization that the program found as it ran."""
+        scale, zero = self._floats(b).reshape(-1)
+        return scale, int(zero)
+
+    def _fill(self, p: Any, out: Any, b: Any) -> None:
+        value = p.value if b is None else self._scale_of(b)[1]
         inner = self.view(out).copy()
         if p.whole:
             rows = out.h + out.halo_top + out.halo_bottom
@@ -156,12 +246,12 @@ class Program:
             start = out.offset - out.halo_top * out.stride_h - out.halo_left * out.stride_w
             strides = (out.stride_n, out.stride_h, out.stride_w, 1)
             shape = (out.n, rows, wide, out.stride_w)
-            strided(self._bytes(out)[start:], shape, strides)[...] = p.value
+            strided(self._bytes(out)[start:], shape, strides)[...] = value
         else:
-            self.view(out, halo=True)[...] = p.value
+            self.view(out, halo=True)[...] = value
             self.view(out)[...] = inner
 
-    def _map(self, p: Any, a: Any, out: Any) -> None:
+    def _map(self, p: Any, a: Any, out: Any, b: Any) -> None:
         assert 1 <= p.rank <= 6
         dims = [p.dims[i] for i in range(p.rank)]
         source = np.full(dims, p.start, np.int64)
@@ -174,14 +264,17 @@ class Program:
             target += steps * p.out_stride[axis]
         assert source.min() >= 0 and target.min() >= 0
         values = self._flat(a)[source.reshape(-1)]
-        self._flat(out)[target.reshape(-1)] = self._converted(p, values, a, out)
+        self._flat(out)[target.reshape(-1)] = self._converted(p, values, a, out, b)
 
-    def _converted(self, p: Any, values: Array, a: Any, out: Any) -> Array:
+    def _converted(self, p: Any, values: Array, a: Any, out: Any, b: Any) -> Array:
         kinds = a.type, out.type
         if kinds == (2, 0):
+            scale, zero = (out.scale, out.zero_point) if b is None else self._scale_of(b)
             with np.errstate(all="ignore"):
-                stored = saturate(values / F32(out.scale), out.zero_point)
+                stored = saturate(values / F32(scale), zero)
             return np.clip(stored, p.lo, p.hi)
+        if a.type > 2:
+            return values.astype(F32)
         if kinds == (0, 2):
             steps = (values.astype(np.int32) - a.zero_point).astype(F32)
             return np.asarray(steps * F32(a.scale))
@@ -205,13 +298,17 @@ class Program:
                 taps.append(image[:, y : last_y + 1 : p.stride_h, x : last_x + 1 : p.stride_w])
         return taps
 
-    def _conv(self, p: Any, a: Any, out: Any) -> None:
+    def _conv(self, p: Any, a: Any, out: Any, b: Any) -> None:
         groups, depth = p.groups, a.c // p.groups
         taps_count = p.kernel_h * p.kernel_w
         size = out.c * taps_count * depth
         weights = self._constant(p.weights, "i1", size).reshape(out.c, taps_count, depth)
         bias = self._constant(p.bias, "<i4", out.c).astype(np.int64)
         multiplier = self._constant(p.multiplier, "<f4", out.c)
+        if b is not None:
+            scale, zero = self._scale_of(b)
+            bias = bias - zero * weights.astype(np.int64).sum(axis=(1, 2))
+            multiplier = F32(scale) * multiplier
         image = self.view(a, halo=True).astype(np.float64)
         top, left = a.halo_top - p.pad_top, a.halo_left - p.pad_left
         total = np.zeros((out.n, out.h, out.w, groups, out.c // groups))
@@ -225,6 +322,11 @@ class Program:
                 total += np.stack(parts, axis=-2)
         whole = total.reshape(out.n, out.h, out.w, out.c).astype(np.int64) + bias
         assert np.abs(whole).max() < 1 << 31, "a sum left int32"
+        if out.type == 2:
+            values = whole.astype(np.int32).astype(F32) * multiplier
+            added = p.addend != 0xFFFFFFFF
+            self._put(out, values + self._constant(p.addend, "<f4", out.c) if added else values)
+            return
         self.view(out)[...] = self._stored(p, requantize(whole, multiplier, out.zero_point))
 
     def _add(self, p: Any, a: Any, b: Any, out: Any) -> None:
@@ -301,7 +403,9 @@ class Program:
         total = left @ (right.swapaxes(-1, -2) if p.b_transposed else right)
         assert np.abs(total).max() < 1 << 31, "a sum left int32"
         multiplier = np.array(p.multiplier, F32)
-        values = self._stored(p, requantize(total, multiplier, out.zero_point))
+        self._write_matrices(out, self._stored(p, requantize(total, multiplier, out.zero_point)), p)
+
+    def _write_matrices(self, out: Any, values: Array, p: Any) -> None:
         n, h, rows, columns = values.shape
         if p.out_split:
             assert (out.n, out.w, out.c, h) == (n, rows, h * columns, p.heads)
