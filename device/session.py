@@ -123,7 +123,7 @@ class Session:
         self._declared = CompiledModel(
             self.name, inputs, outputs, (segment,), tuple(self.placement), {}, False, any_shape=True
         )
-        self._fixed = _Variant(self._declared, [_HostStep(segment, host)])
+        self._fixed = _Variant(self._declared, [_HostStep(segment, host, self.name)])
 
     def __enter__(self) -> Self:
         return self
@@ -160,8 +160,8 @@ class Session:
     def run(self, output_names: Sequence[str] | None, feeds: Feeds) -> list[Array]:
         """Outputs, in the order of `output_names` (None: all, as declared), for one set of feeds.
 
-        Raises InputError for a wrong name, type or shape, CardError where the card fails; the
-        feeds are never changed.
+        Raises InputError for a wrong name, type or shape, ModelError where the model takes no feeds
+        of these shapes after all, CardError where the card fails; the feeds are never changed.
         """
         variant = self._fixed
         if variant is not None and variant.takes_exactly(feeds):
@@ -215,7 +215,7 @@ class Session:
                 steps.append(_CardStep(segment, self._card.load_program(segment.program)))
             else:
                 host = open_onnxruntime(segment.model, self.name, self._threads)
-                steps.append(_HostStep(segment, host))
+                steps.append(_HostStep(segment, host, self.name))
         return _Variant(compiled, steps)
 
 
@@ -244,14 +244,24 @@ class _CardStep:
 class _HostStep:
     """A part of the model on onnxruntime."""
 
-    def __init__(self, segment: HostSegment, session: ort.InferenceSession) -> None:
+    def __init__(self, segment: HostSegment, session: ort.InferenceSession, name: str) -> None:
         self._session = session
+        self._name = name
         self._inputs = segment.inputs
         self._outputs = list(segment.outputs)
 
     def run(self, values: dict[str, Array], _batch: int) -> None:
         taken = {name: values[name] for name in self._inputs if name in values}
-        values.update(zip(self._outputs, self._session.run(self._outputs, taken), strict=True))
+        try:
+            found = self._session.run(self._outputs, taken)
+        except Exception as error:
+            if not error.__class__.__module__.startswith("onnxruntime"):
+                raise
+            shapes = ", ".join(f"{n} {list(np.shape(value))}" for n, value in taken.items())
+            raise ModelError(
+                f"{self._name}: onnxruntime cannot run it on {shapes}: {error}"
+            ) from error
+        values.update(zip(self._outputs, found, strict=True))
 
     def reload(self) -> None:
         """onnxruntime has nothing on the card."""

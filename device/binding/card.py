@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Self
 from device.binding._card import ffi, lib
 from device.binding.abi import Isa
 from device.binding.completions import Completions
-from device.binding.faults import FAULTS, card_error, outcome
+from device.binding.faults import CODES, FAULTS, card_error, outcome
 from device.binding.program import Program
 
 if TYPE_CHECKING:
@@ -128,8 +128,19 @@ class Card:
         source = ffi.from_buffer(image)
         result = lib.tepi_held_open(card, source, len(image), file, handle, failure)
         if result:
-            raise outcome("loading a program", result, failure)
+            raise outcome(self._loading(len(image), failure.fault, failure.info), result, failure)
         return Program(self, handle[0], image)
+
+    def _loading(self, size: int, fault: int, missing_kib: int) -> str:
+        """What was being done; where memory is short, how short."""
+        info = self.info if fault == CODES["NO_MEMORY"] and self.alive else None
+        if info is None:
+            return "loading a program"
+        return (
+            f"loading a program of {_mib(size)}: it needs {_mib(missing_kib << 10)} more than the "
+            f"{_mib(int(info['memory_free']))} that are free of the card's "
+            f"{_mib(int(info['memory']))}"
+        )
 
     @property
     def alive(self) -> bool:
@@ -206,6 +217,10 @@ class Card:
     def _gone(self, what: str) -> Exception:
         gone = next(f for f in FAULTS.values() if f.name == "GONE")
         return card_error(what, gone.code)
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):.2f} MiB"
 
 
 def _fault_entry(entry: CData) -> FaultEntry:
