@@ -15,7 +15,7 @@
 /* A leader that waited longer, and for long beside its own parts, lost a helper's processor to
  * somebody else: it works alone for so many times as long as it waited. */
 #define LOST_NS       200000u
-#define ALONE_TIMES   8u
+#define ALONE_TIMES   20u
 #define ALONE_MOST_NS 100000000u
 
 enum { SPINS_PER_CLOCK = 64, JOB_SHIFT = 32, PARTS_SHIFT = 16 };
