@@ -11,7 +11,7 @@ CMAKE_TESTS = cmake -S device -G Ninja -DCMAKE_BUILD_TYPE=Debug -DTEPI_TESTS=ON
 
 help:
 	@echo "make demo    serve real digits on the card, take it away, bring it back"
-	@echo "make test    C tests and Python tests"
+	@echo "make test    C tests and Python tests; ISA=avx2: the card held to an instruction set"
 	@echo "make check   formatting, types, arrows between rooms, sanitizers, generated files"
 	@echo "make bench   measure kernels, driver, serving and models here; writes docs/performance"
 	@echo "make conformance  count where ONNX's own tests run, into docs/conformance.md"
@@ -25,7 +25,7 @@ demo: bootstrap
 	@$(PYTHON) -m examples.digits.demo
 
 test: bootstrap ctest
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest $(if $(ISA),--isa $(ISA))
 
 ctest: bootstrap
 	@$(CMAKE_TESTS) -B build/ctest >build/ctest.log || { cat build/ctest.log; exit 1; }
@@ -47,6 +47,7 @@ bench: bootstrap
 		{ log=build/bench/logs/$${bench#*bench_}.txt; \
 		"$$bench" >"$$log" && cat "$$log"; } || exit 1; done
 	@$(PYTHON) -m bench.serving >build/bench/logs/serving.txt && cat build/bench/logs/serving.txt
+	@$(PYTHON) -m bench.loading >build/bench/logs/loading.txt && cat build/bench/logs/loading.txt
 	@$(PYTHON) -m bench.models --logs build/bench/logs
 
 check: lint types arrows layout tidy drift sanitize

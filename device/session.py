@@ -18,6 +18,7 @@ import onnx
 import onnxruntime as ort
 
 from device.binding import Card, Program
+from device.binding.card import IsaName, give_back_memory
 from device.compiler import (
     CardSegment,
     CompiledModel,
@@ -26,6 +27,7 @@ from device.compiler import (
     TensorInfo,
     compile_model,
 )
+from device.compiler.weights import Weights, open_model
 from device.errors import InputError, ModelError
 from device.feeds import FeedCheck, Feeds, as_inputs
 from device.host import open_session
@@ -53,8 +55,9 @@ class Session:
     """One model, ready to run. Safe to call from several threads at once.
 
     `model` is a path or the bytes of an ONNX file. `card` is "inproc" (a software card of its own
-    with `threads` compute workers), an open `Card` shared with others, or "none" (all of it on
-    onnxruntime). `threads` also bounds onnxruntime's.
+    with `threads` compute workers, held to the instruction set `isa` where that is not "auto"), an
+    open `Card` shared with others, or "none" (all of it on onnxruntime). `threads` also bounds
+    onnxruntime's.
 
     Raises ModelError where the model cannot be read or run, CardError where the card refuses it.
     """
@@ -66,7 +69,10 @@ class Session:
         threads: int = 1,
         *,
         name: str | None = None,
+        isa: IsaName | str = "auto",
     ) -> None:
+        if isa != "auto" and card != "inproc":
+            raise ValueError("isa is for the card that the session opens; give it to Card.open")
         self.name = name or (Path(model).name if isinstance(model, str | Path) else "model")
         self._threads = threads
         self._lock = threading.Lock()
@@ -76,11 +82,14 @@ class Session:
         if card == "none":
             self._open_without_card(model)
             return
-        proto = load_model(model, self.name)
-        compiled = compile_model(proto, name=self.name)
+        proto, weights = open_lean(model, self.name)
+        compiled = compile_model(proto, name=self.name, weights=weights)
         fixed_shapes = all(isinstance(d, int) for info in compiled.inputs for d in info.shape)
         self._check = FeedCheck(self.name, compiled.inputs, proto)
-        self._proto = None if fixed_shapes and not self._check.defaults else proto
+        again = not fixed_shapes or self._check.defaults
+        self._proto: onnx.ModelProto | None = proto if again else None
+        self._weights = weights if again else None
+        del proto, weights  # what is not needed again makes room for the program
         self.inputs = list(compiled.inputs)
         self.outputs = list(compiled.outputs)
         self.placement = list(compiled.placement)
@@ -88,7 +97,7 @@ class Session:
         if isinstance(card, Card):
             self._card = card
         else:
-            self._card, self._owns_card = Card.open(card, threads=threads), True
+            self._card, self._owns_card = Card.open(card, threads=threads, isa=isa), True
         try:
             self._fixed = None if compiled.needs_shapes else self._load(compiled)
         except BaseException:
@@ -98,7 +107,7 @@ class Session:
     def _open_without_card(self, model: Model) -> None:
         source = model if isinstance(model, bytes) else str(model)
         host = open_onnxruntime(source, self.name, self._threads)
-        proto = load_model(model, self.name)
+        proto, _ = open_lean(model, self.name)
         self._proto = None
         self.inputs = [_tensor_info(row) for row in host.get_inputs()]
         self.outputs = [_tensor_info(row) for row in host.get_outputs()]
@@ -114,7 +123,7 @@ class Session:
         self._declared = CompiledModel(
             self.name, inputs, outputs, (segment,), tuple(self.placement), {}, False, any_shape=True
         )
-        self._fixed = _Variant(self._declared, [_HostStep(segment, host)])
+        self._fixed = _Variant(self._declared, [_HostStep(segment, host, self.name)])
 
     def __enter__(self) -> Self:
         return self
@@ -151,8 +160,8 @@ class Session:
     def run(self, output_names: Sequence[str] | None, feeds: Feeds) -> list[Array]:
         """Outputs, in the order of `output_names` (None: all, as declared), for one set of feeds.
 
-        Raises InputError for a wrong name, type or shape, CardError where the card fails; the
-        feeds are never changed.
+        Raises InputError for a wrong name, type or shape, ModelError where the model takes no feeds
+        of these shapes after all, CardError where the card fails; the feeds are never changed.
         """
         variant = self._fixed
         if variant is not None and variant.takes_exactly(feeds):
@@ -190,7 +199,7 @@ class Session:
             raise ValueError(f"the session of {self.name} is closed")
         given = self._check.defaults.keys() & feeds.keys()
         proto = as_inputs(self._proto, given) if given else self._proto
-        variant = self._load(compile_model(proto, shapes, name=self.name))
+        variant = self._load(compile_model(proto, shapes, self.name, self._weights))
         with self._lock:
             self._variants[key] = variant
             while len(self._variants) > SHAPES_KEPT:
@@ -199,13 +208,14 @@ class Session:
 
     def _load(self, compiled: CompiledModel) -> "_Variant":
         assert self._card is not None
+        give_back_memory()  # a compiler leaves many times what a small program takes
         steps: list[_CardStep | _HostStep] = []
         for segment in compiled.segments:
             if isinstance(segment, CardSegment):
                 steps.append(_CardStep(segment, self._card.load_program(segment.program)))
             else:
                 host = open_onnxruntime(segment.model, self.name, self._threads)
-                steps.append(_HostStep(segment, host))
+                steps.append(_HostStep(segment, host, self.name))
         return _Variant(compiled, steps)
 
 
@@ -234,14 +244,24 @@ class _CardStep:
 class _HostStep:
     """A part of the model on onnxruntime."""
 
-    def __init__(self, segment: HostSegment, session: ort.InferenceSession) -> None:
+    def __init__(self, segment: HostSegment, session: ort.InferenceSession, name: str) -> None:
         self._session = session
+        self._name = name
         self._inputs = segment.inputs
         self._outputs = list(segment.outputs)
 
     def run(self, values: dict[str, Array], _batch: int) -> None:
         taken = {name: values[name] for name in self._inputs if name in values}
-        values.update(zip(self._outputs, self._session.run(self._outputs, taken), strict=True))
+        try:
+            found = self._session.run(self._outputs, taken)
+        except Exception as error:
+            if not error.__class__.__module__.startswith("onnxruntime"):
+                raise
+            shapes = ", ".join(f"{n} {list(np.shape(value))}" for n, value in taken.items())
+            raise ModelError(
+                f"{self._name}: onnxruntime cannot run it on {shapes}: {error}"
+            ) from error
+        values.update(zip(self._outputs, found, strict=True))
 
     def reload(self) -> None:
         """onnxruntime has nothing on the card."""
@@ -315,6 +335,16 @@ def load_model(model: Model, name: str) -> onnx.ModelProto:
         raise ModelError(
             f"{name} is not a readable ONNX model ({error}); export or fetch it again"
         ) from error
+
+
+def open_lean(model: Model, name: str) -> tuple[onnx.ModelProto, Weights]:
+    """As load_model; of a file, the Weights hold the bytes of large initializers."""
+    if isinstance(model, bytes):
+        return load_model(model, name), Weights()
+    try:
+        return open_model(Path(model))
+    except Exception:  # load_model says what is wrong with it
+        return load_model(model, name), Weights()
 
 
 def open_onnxruntime(source: str | bytes, name: str, threads: int) -> ort.InferenceSession:

@@ -41,11 +41,15 @@ _GRPC_OPTIONS = (
 )
 
 
+class CardOptionError(Exception):
+    """The card cannot be opened as the operator wants it; the message names option and remedy."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What a server is built from; tests put other cards and clocks in."""
 
-    open_card: Callable[[str, int], CardLike]
+    open_card: Callable[[Settings], CardLike]
     open_session: Callable[[Path, Any, int], SessionLike]
     clock: Clock
 
@@ -55,10 +59,13 @@ def product_parts() -> Parts:
     return Parts(_open_card, _open_session, LoopClock())
 
 
-def _open_card(bus: str, threads: int) -> CardLike:
+def _open_card(settings: Settings) -> CardLike:
     from device.binding import Card
 
-    card: CardLike = Card.open(bus, threads=threads)
+    try:
+        card: CardLike = Card.open(settings.card, threads=settings.threads, isa=settings.isa)
+    except ValueError as error:
+        raise CardOptionError(f"--card {settings.card} --isa {settings.isa}: {error}") from None
     return card
 
 
@@ -79,7 +86,7 @@ class Server:
         self.executor = ThreadPoolExecutor(_WORKERS, thread_name_prefix="tepi-worker")
         open_card = None
         if settings.card != "none":
-            open_card = lambda: parts.open_card(settings.card, settings.threads)  # noqa: E731
+            open_card = lambda: parts.open_card(settings)  # noqa: E731
         self.link = CardLink(settings.card, open_card, self.executor, parts.clock)
         self.repository = Repository(
             settings.model_repository,
@@ -100,7 +107,8 @@ class Server:
         self.metrics_address = ""
 
     async def start(self) -> None:
-        """Returns when every model that can be loaded is. Raises AddressError, RepositoryError."""
+        """Returns when every model that can be loaded is. Raises AddressError,
+        RepositoryError, CardOptionError."""
         model_folders(self.settings.model_repository)
         try:
             await self._start_web()
@@ -110,7 +118,11 @@ class Server:
             self.executor.shutdown()
             raise
         self.repository.on_change = self._health.model
-        await self.link.open()
+        try:
+            await self.link.open()
+        except CardOptionError:
+            await self.stop()
+            raise
         failed = await self.repository.load_all(self.settings.load_models)
         served = self.repository.all_served()
         if not served and not failed:

@@ -65,6 +65,13 @@ address in use.
     help="The accelerator card: the software card, or no card at all.",
 )
 @click.option(
+    "--isa",
+    type=click.Choice(["auto", "scalar", "avx2", "avx512vnni", "amxint8"]),
+    default="auto",
+    show_default=True,
+    help="Hold the software card to an instruction set.",
+)
+@click.option(
     "--threads",
     type=click.IntRange(1, 256),
     default=None,
@@ -110,6 +117,7 @@ def serve(
     grpc_address: str,
     metrics_address: str,
     card_bus: str,
+    isa: str,
     threads: int | None,
     card_control: bool,
     model_control_mode: str,
@@ -128,6 +136,7 @@ def serve(
         grpc_address=grpc_address,
         metrics_address=metrics_address,
         card=card_bus,
+        isa=isa,
         threads=threads or default_threads(),
         card_control=card_control,
         load_models=load_models if explicit else None,

@@ -94,8 +94,8 @@ static void open_setting(struct setting *setting, uint32_t elements)
         result = tepi_controller_open(bus, NULL, &setting->controller, &failure);
     }
     if (result == 0) {
-        result =
-            tepi_loaded_open(setting->controller, &image, sizeof image, &setting->loaded, &failure);
+        const struct tepi_program_bytes bytes = {.address = &image, .bytes = sizeof image};
+        result = tepi_loaded_open(setting->controller, &bytes, &setting->loaded, &failure);
     }
     if (result) {
         fail("opening the card", result);

@@ -17,6 +17,9 @@ struct tepi_host_port {
     void *(*dma_acquire)(void *host, uint64_t iova, uint64_t bytes);
     void (*dma_release)(void *host, uint64_t iova, uint64_t bytes);
     void (*interrupt)(void *host, uint32_t vector);
+    /* Of memory that is acquired: the command in progress has read it and will hardly do so again,
+     * so that the host may let go of pages that it can bring back. NULL: it has no use for that. */
+    void (*dma_consumed)(void *host, uint64_t iova, uint64_t bytes);
 };
 
 /* Device side, called by the host from any thread. `width` is 4 or 8 bytes. */

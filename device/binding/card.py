@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import threading
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Self
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Self
 from device.binding._card import ffi, lib
 from device.binding.abi import Isa
 from device.binding.completions import Completions
-from device.binding.faults import FAULTS, card_error, outcome
+from device.binding.faults import CODES, FAULTS, card_error, outcome
 from device.binding.program import Program
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ _INFO = (
 )
 
 IsaName = Literal["auto", "scalar", "avx2", "avx512vnni", "amxint8"]
+
+
+def give_back_memory() -> None:
+    """Hand what this process freed, and its allocator kept, to the operating system."""
+    lib.tepi_give_back()
 
 
 class FaultEntry(NamedTuple):
@@ -109,18 +115,32 @@ class Card:
             raise ValueError("the card is closed; open it again with Card.open")
         return handle
 
-    def load_program(self, image: bytes) -> Program:
-        """Load a compiled program (device/abi/program.h).
+    def load_program(self, image: bytes | mmap.mmap) -> Program:
+        """Load a compiled program (device/abi/program.h). A shared mapping of a file is read where
+        it is, and takes no memory of the process once it is loaded.
 
         Raises ProgramRejected where the card's checks refuse it, CardFull, CardGone.
         """
         card = self._open_handle()
         handle = ffi.new("struct tepi_held_program **")
         failure = ffi.new("struct tepi_failure *")
-        result = lib.tepi_held_open(card, ffi.from_buffer(image), len(image), handle, failure)
+        file = isinstance(image, mmap.mmap)
+        source = ffi.from_buffer(image)
+        result = lib.tepi_held_open(card, source, len(image), file, handle, failure)
         if result:
-            raise outcome("loading a program", result, failure)
+            raise outcome(self._loading(len(image), failure.fault, failure.info), result, failure)
         return Program(self, handle[0], image)
+
+    def _loading(self, size: int, fault: int, missing_kib: int) -> str:
+        """What was being done; where memory is short, how short."""
+        info = self.info if fault == CODES["NO_MEMORY"] and self.alive else None
+        if info is None:
+            return "loading a program"
+        return (
+            f"loading a program of {_mib(size)}: it needs {_mib(missing_kib << 10)} more than the "
+            f"{_mib(int(info['memory_free']))} that are free of the card's "
+            f"{_mib(int(info['memory']))}"
+        )
 
     @property
     def alive(self) -> bool:
@@ -197,6 +217,10 @@ class Card:
     def _gone(self, what: str) -> Exception:
         gone = next(f for f in FAULTS.values() if f.name == "GONE")
         return card_error(what, gone.code)
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):.2f} MiB"
 
 
 def _fault_entry(entry: CData) -> FaultEntry:

@@ -328,10 +328,11 @@ int tepi_slot_nop(struct tepi_slot_card *card, struct tepi_failure *failure);
 int tepi_slot_eventfd(struct tepi_slot_card *card);
 uint32_t tepi_slot_collect(struct tepi_slot_card *card, struct tepi_ended *ended, uint32_t most);
 
-int tepi_held_open(struct tepi_slot_card *card, const void *image, uint64_t bytes,
+void tepi_give_back(void);
+int tepi_held_open(struct tepi_slot_card *card, const void *image, uint64_t bytes, bool file,
                    struct tepi_held_program **program, struct tepi_failure *failure);
 int tepi_held_reload(struct tepi_held_program *program, const void *image, uint64_t bytes,
-                     struct tepi_failure *failure);
+                     bool file, struct tepi_failure *failure);
 void tepi_held_unload(struct tepi_held_program *program);
 void tepi_held_release(struct tepi_held_program *program);
 uint32_t tepi_held_epoch(struct tepi_held_program *program);

@@ -7,6 +7,9 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 enum { QUEUES = 4, COLLECT_MOST = 64 };
 
@@ -143,14 +146,22 @@ uint32_t tepi_slot_collect(struct tepi_slot_card *card, struct tepi_ended *ended
     return taken;
 }
 
-int tepi_held_open(struct tepi_slot_card *card, const void *image, uint64_t bytes,
+void tepi_give_back(void)
+{
+#ifdef __GLIBC__
+    (void)malloc_trim(0);
+#endif
+}
+
+int tepi_held_open(struct tepi_slot_card *card, const void *image, uint64_t bytes, bool file,
                    struct tepi_held_program **out, struct tepi_failure *failure)
 {
     struct tepi_held_program *self = calloc(1, sizeof *self);
     if (!self) {
         return -ENOMEM;
     }
-    int result = tepi_loaded_open(card->controller, image, bytes, &self->loaded, failure);
+    const struct tepi_program_bytes source = {image, bytes, file};
+    int result = tepi_loaded_open(card->controller, &source, &self->loaded, failure);
     if (result) {
         free(self);
         return result;
@@ -162,9 +173,10 @@ int tepi_held_open(struct tepi_slot_card *card, const void *image, uint64_t byte
 }
 
 int tepi_held_reload(struct tepi_held_program *program, const void *image, uint64_t bytes,
-                     struct tepi_failure *failure)
+                     bool file, struct tepi_failure *failure)
 {
-    return tepi_loaded_reload(program->loaded, image, bytes, failure);
+    const struct tepi_program_bytes source = {image, bytes, file};
+    return tepi_loaded_reload(program->loaded, &source, failure);
 }
 
 void tepi_held_unload(struct tepi_held_program *program)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import mmap
 import threading
 from collections.abc import Sequence
 from struct import Struct
@@ -86,7 +87,7 @@ class Program:
     reset or replaced every run raises CardGone until `reload`.
     """
 
-    def __init__(self, card: Card, handle: CData, image: bytes) -> None:
+    def __init__(self, card: Card, handle: CData, image: bytes | mmap.mmap) -> None:
         self.card = card
         self._image = image
         self._handle: CData | None = ffi.gc(handle, lib.tepi_held_release)
@@ -134,7 +135,9 @@ class Program:
         """
         failure = ffi.new("struct tepi_failure *")
         image = self._image
-        result = lib.tepi_held_reload(self.handle(), _from_buffer(image), len(image), failure)
+        file = isinstance(image, mmap.mmap)
+        source = _from_buffer(image)
+        result = lib.tepi_held_reload(self.handle(), source, len(image), file, failure)
         if result:
             raise outcome("loading the program again", result, failure)
 

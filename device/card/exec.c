@@ -57,7 +57,11 @@ const void *tepi_prepare_constant(struct tepi_prepare *prepare, uint32_t offset,
     if (offset == TEPI_NONE)
         return NULL;
     void *kept = tepi_shelf_at(&prepare->shelf, tepi_shelf_reserve(&prepare->shelf, bytes));
-    return kept ? memcpy(kept, prepare->image->constants + offset, (size_t)bytes) : NULL;
+    if (!kept)
+        return NULL;
+    memcpy(kept, prepare->image->constants + offset, (size_t)bytes);
+    tepi_image_consumed(prepare->image, offset, bytes);
+    return kept;
 }
 
 const float *tepi_prepare_floats(struct tepi_prepare *prepare, uint32_t offset, uint64_t count)
@@ -109,8 +113,10 @@ struct tepi_site tepi_prepare_site(struct tepi_prepare *prepare, uint16_t index)
     const uint64_t bytes = reach.before + reach.after;
     const uint64_t at = tepi_shelf_reserve(&prepare->shelf, bytes);
     void *kept = tepi_shelf_at(&prepare->shelf, at);
-    if (kept)
+    if (kept) {
         memcpy(kept, prepare->image->constants + t->offset - reach.before, (size_t)bytes);
+        tepi_image_consumed(prepare->image, t->offset - reach.before, bytes);
+    }
     if (kept && t->type == TEPI_TYPE_F32 && !all_finite(t, kept))
         prepare->fault = TEPI_FAULT_PROGRAM_CONSTANT;
     return (struct tepi_site){TEPI_BASE_BLOCK, at + reach.before};

@@ -289,8 +289,11 @@ static void prepare(struct tepi_prepare *prepare, const struct tepi_instruction 
     const struct tepi_conv_kernel *kernel = kernel_for(prepare, &conv);
     struct tepi_shelf *shelf = &prepare->shelf;
     void *packed = tepi_shelf_at(shelf, tepi_shelf_reserve(shelf, kernel->packed_bytes(&conv)));
-    if (packed)
+    if (packed) {
         kernel->pack(&conv, (const int8_t *)prepare->image->constants + p->weights, packed);
+        tepi_image_consumed(prepare->image, p->weights,
+                            (uint64_t)p->kernel_h * p->kernel_w * (a->c / p->groups) * out->c);
+    }
     conv.weights = packed;
     conv.bias = tepi_prepare_constant(prepare, p->bias, 4 * (uint64_t)out->c);
     conv.multiplier = tepi_prepare_floats(prepare, p->multiplier, out->c);

@@ -23,19 +23,38 @@ static bool charge(struct tepi_memory *memory, uint64_t bytes)
     return true;
 }
 
+static uint64_t round_up(uint64_t bytes, uint64_t step)
+{
+    return (bytes + step - 1) / step * step;
+}
+
+/* Pages that become resident, and zero, as they are first written. */
+static void *map_huge(uint64_t bytes)
+{
+    if (bytes > SIZE_MAX - 2 * HUGE_PAGE)
+        return NULL;
+    const size_t rounded = (size_t)round_up(bytes, HUGE_PAGE);
+    uint8_t *wide =
+        mmap(NULL, rounded + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (wide == MAP_FAILED)
+        return NULL;
+    const size_t before = (size_t)(round_up((uintptr_t)wide, HUGE_PAGE) - (uintptr_t)wide);
+    uint8_t *block = wide + before;
+    if (before)
+        (void)munmap(wide, before);
+    if (before < HUGE_PAGE)
+        (void)munmap(block + rounded, HUGE_PAGE - before);
+    (void)madvise(block, rounded, MADV_HUGEPAGE); /* only a wish */
+    return block;
+}
+
 static void *allocate(uint64_t bytes)
 {
-    const uint64_t alignment = bytes >= HUGE_PAGE ? HUGE_PAGE : ALIGNMENT;
-    if (bytes > SIZE_MAX - alignment)
-        return NULL;
-    const size_t rounded = (size_t)((bytes + alignment - 1) / alignment * alignment);
-    void *block = aligned_alloc((size_t)alignment, rounded);
-    if (!block)
-        return NULL;
-    if (alignment == HUGE_PAGE)
-        (void)madvise(block, rounded, MADV_HUGEPAGE); /* only a wish */
-    memset(block, 0, rounded);
-    return block;
+    if (bytes >= HUGE_PAGE)
+        return map_huge(bytes);
+    const size_t rounded = (size_t)round_up(bytes, ALIGNMENT);
+    void *block = aligned_alloc(ALIGNMENT, rounded);
+    return block ? memset(block, 0, rounded) : NULL;
 }
 
 void *tepi_memory_take(struct tepi_memory *memory, uint64_t bytes)
@@ -52,7 +71,10 @@ void tepi_memory_give(struct tepi_memory *memory, void *block, uint64_t bytes)
 {
     if (!block)
         return;
-    free(block);
+    if (bytes >= HUGE_PAGE)
+        (void)munmap(block, (size_t)round_up(bytes, HUGE_PAGE));
+    else
+        free(block);
     atomic_fetch_sub_explicit(&memory->used, bytes, memory_order_relaxed);
 }
 

@@ -27,6 +27,19 @@ struct tepi_verdict {
 struct tepi_verdict tepi_program_load(const void *image, uint64_t bytes,
                                       const struct tepi_kernel_set *kernels,
                                       struct tepi_memory *memory, struct tepi_program **program);
+/* As tepi_program_load; `consumed`, unless NULL, is told of each piece of the image once it has
+ * been read. Some are read again: all for the checksum first, and constants that instructions
+ * share. */
+struct tepi_program_source {
+    const void *image;
+    uint64_t bytes;
+    void (*consumed)(void *context, uint64_t offset, uint64_t bytes);
+    void *context;
+};
+struct tepi_verdict tepi_program_load_from(const struct tepi_program_source *source,
+                                           const struct tepi_kernel_set *kernels,
+                                           struct tepi_memory *memory,
+                                           struct tepi_program **program);
 void tepi_program_free(struct tepi_program *program);
 
 uint32_t tepi_program_inputs(const struct tepi_program *program);

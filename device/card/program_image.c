@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SECTION_ALIGNMENT = 64 };
+enum { SECTION_ALIGNMENT = 64, CHECKED_AT_ONCE = 1 << 20 };
 
 static struct tepi_verdict verdict(enum tepi_fault fault, uint64_t info)
 {
@@ -74,11 +74,32 @@ static struct tepi_verdict check_fields(const struct tepi_program_header *header
     return check_sections(header);
 }
 
+static void consumed(const struct tepi_program_source *source, uint64_t offset, uint64_t bytes)
+{
+    if (source->consumed && bytes)
+        source->consumed(source->context, offset, bytes);
+}
+
+/* Of what follows the header. */
+static uint32_t checksum(const struct tepi_program_source *source, uint32_t crc)
+{
+    const uint8_t *bytes = source->image;
+    uint64_t piece;
+    for (uint64_t at = sizeof(struct tepi_program_header); at < source->bytes; at += piece) {
+        piece = source->bytes - at < CHECKED_AT_ONCE ? source->bytes - at : CHECKED_AT_ONCE;
+        crc = tepi_crc32(crc, bytes + at, (size_t)piece);
+        consumed(source, at, piece);
+    }
+    return crc;
+}
+
 /* Magic and ABI come before the checksum: an image of another age may keep its checksum elsewhere.
  * The checksum comes before all other fields, so that a damaged image is told from a wrong one. */
-static struct tepi_verdict check_header(struct tepi_program_header *header, const void *bytes,
-                                        uint64_t size)
+static struct tepi_verdict check_header(struct tepi_program_header *header,
+                                        const struct tepi_program_source *source)
 {
+    const void *bytes = source->image;
+    const uint64_t size = source->bytes;
     if (size < sizeof(*header))
         return verdict(TEPI_FAULT_PROGRAM_TRUNCATED, 0);
     memcpy(header, bytes, sizeof(*header));
@@ -95,10 +116,7 @@ static struct tepi_verdict check_header(struct tepi_program_header *header, cons
 
     struct tepi_program_header zeroed = *header;
     zeroed.crc32 = 0;
-    const uint8_t *rest = (const uint8_t *)bytes + sizeof(*header);
-    const uint32_t crc =
-        tepi_crc32(tepi_crc32(0, &zeroed, sizeof(zeroed)), rest, (size_t)size - sizeof(*header));
-    if (crc != header->crc32)
+    if (checksum(source, tepi_crc32(0, &zeroed, sizeof(zeroed))) != header->crc32)
         return verdict(TEPI_FAULT_PROGRAM_CRC, 0);
     return check_fields(header);
 }
@@ -219,17 +237,19 @@ static void *copy_of(const uint8_t *bytes, size_t size)
     return copy ? memcpy(copy, bytes, size) : NULL;
 }
 
-struct tepi_verdict tepi_image_open(struct tepi_image *image, const void *bytes, uint64_t size)
+struct tepi_verdict tepi_image_open(struct tepi_image *image,
+                                    const struct tepi_program_source *source)
 {
     memset(image, 0, sizeof(*image));
-    struct tepi_verdict found = check_header(&image->header, bytes, size);
+    struct tepi_verdict found = check_header(&image->header, source);
     if (found.fault)
         return found;
     const struct tepi_program_header *header = &image->header;
-    const uint8_t *base = bytes;
+    const uint8_t *base = source->image;
     const size_t tensors = header->tensors * sizeof(struct tepi_tensor);
     const size_t instructions = header->instructions * sizeof(struct tepi_instruction);
     image->constants = base + header->constants_offset;
+    image->source = *source;
     image->tensors = copy_of(base + header->tensors_offset, tensors);
     image->instructions = copy_of(base + header->instructions_offset, instructions);
     if (!image->tensors || !image->instructions)
@@ -246,6 +266,11 @@ void tepi_image_close(struct tepi_image *image)
     free(image->tensors);
     free(image->instructions);
     memset(image, 0, sizeof(*image));
+}
+
+void tepi_image_consumed(const struct tepi_image *image, uint64_t offset, uint64_t bytes)
+{
+    consumed(&image->source, image->header.constants_offset + offset, bytes);
 }
 
 const struct tepi_tensor *tepi_image_any_target(const struct tepi_image *image, uint16_t index)

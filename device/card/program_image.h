@@ -15,11 +15,16 @@ struct tepi_image {
     struct tepi_tensor *tensors;
     struct tepi_instruction *instructions;
     const uint8_t *constants;
+    struct tepi_program_source source;
 };
 
 /* Checks everything but the instructions; on success tepi_image_close is the caller's duty. */
-struct tepi_verdict tepi_image_open(struct tepi_image *image, const void *bytes, uint64_t size);
+struct tepi_verdict tepi_image_open(struct tepi_image *image,
+                                    const struct tepi_program_source *source);
 void tepi_image_close(struct tepi_image *image);
+
+/* Says that `bytes` of the constants at `offset` have been copied or packed. */
+void tepi_image_consumed(const struct tepi_image *image, uint64_t offset, uint64_t bytes);
 
 /* Bytes of one element; of a whole port. */
 uint32_t tepi_type_bytes(uint8_t type);

@@ -124,10 +124,19 @@ struct tepi_verdict tepi_program_load(const void *bytes, uint64_t size,
                                       const struct tepi_kernel_set *kernels,
                                       struct tepi_memory *memory, struct tepi_program **program)
 {
+    const struct tepi_program_source source = {.image = bytes, .bytes = size};
+    return tepi_program_load_from(&source, kernels, memory, program);
+}
+
+struct tepi_verdict tepi_program_load_from(const struct tepi_program_source *source,
+                                           const struct tepi_kernel_set *kernels,
+                                           struct tepi_memory *memory,
+                                           struct tepi_program **program)
+{
     struct tepi_image image;
     uint64_t macs;
     *program = NULL;
-    struct tepi_verdict found = tepi_image_open(&image, bytes, size);
+    struct tepi_verdict found = tepi_image_open(&image, source);
     if (found.fault)
         return found;
     found = check_instructions(&image, &macs);

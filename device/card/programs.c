@@ -69,24 +69,41 @@ static bool insert(struct tepi_card *card, struct tepi_card_program *program)
     return inserted;
 }
 
-/* Brings the image into the card, then checks it there: the host cannot change it in between. */
+struct image {
+    struct tepi_host_port *host;
+    uint64_t iova;
+};
+
+static void consumed(void *context, uint64_t offset, uint64_t bytes)
+{
+    const struct image *image = context;
+    if (image->host->dma_consumed) {
+        image->host->dma_consumed(image->host->host, image->iova + offset, bytes);
+    }
+}
+
+/* The image is read where it lies in host memory. The host may write to it meanwhile: what is
+ * checked is copied first, see struct tepi_image. */
 static struct tepi_verdict load_image(struct tepi_card *card, const struct tepi_submission *entry,
                                       struct tepi_program **program)
 {
     struct tepi_host_port *host = &card->host;
-    void *image = tepi_memory_take(&card->memory, entry->data_bytes);
-    if (!image) {
+    struct image image = {.host = host, .iova = entry->data_iova};
+    if (entry->data_bytes > tepi_memory_free(&card->memory)) {
         return memory_full(card, entry->data_bytes);
     }
-    struct tepi_verdict verdict = {TEPI_FAULT_DMA, 0};
-    const void *source = host->dma_acquire(host->host, entry->data_iova, entry->data_bytes);
-    if (source) {
-        memcpy(image, source, entry->data_bytes);
-        host->dma_release(host->host, entry->data_iova, entry->data_bytes);
-        verdict =
-            tepi_program_load(image, entry->data_bytes, card->kernels, &card->memory, program);
+    const struct tepi_program_source source = {
+        .image = host->dma_acquire(host->host, entry->data_iova, entry->data_bytes),
+        .bytes = entry->data_bytes,
+        .consumed = consumed,
+        .context = &image,
+    };
+    if (!source.image) {
+        return (struct tepi_verdict){TEPI_FAULT_DMA, 0};
     }
-    tepi_memory_give(&card->memory, image, entry->data_bytes);
+    const struct tepi_verdict verdict =
+        tepi_program_load_from(&source, card->kernels, &card->memory, program);
+    host->dma_release(host->host, entry->data_iova, entry->data_bytes);
     return verdict;
 }
 

@@ -72,7 +72,8 @@ struct tepi_card_team {
     _Atomic bool open;
     _Atomic uint32_t helpers; /* workers that have joined; the leader is not counted */
     _Atomic(const struct tepi_job *) job;
-    _Atomic int cpu;                /* where the leader ran last, below 0: not known */
+    uint64_t alone_until_ns; /* the leader's own: no helpers are called before, 0: any time */
+    _Atomic int cpu;         /* where the leader ran last, below 0: not known */
     _Atomic uint64_t scratch_bytes; /* that a part of the job needs */
     _Alignas(64) _Atomic uint64_t turn;
     _Alignas(64) _Atomic uint32_t ended; /* parts of the job */

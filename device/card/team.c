@@ -10,8 +10,13 @@
 
 #include <sched.h>
 
-#define SPIN_NS  50000u /* before a helper rests, and before a leader sleeps */
-#define SHARE_NS 80000u /* of a program: with less to share it runs alone */
+#define SPIN_NS       50000u /* before a helper rests, and before a leader sleeps */
+#define SHARE_NS      80000u /* of a program: with less to share it runs alone */
+/* A leader that waited longer, and for long beside its own parts, lost a helper's processor to
+ * somebody else: it works alone for so many times as long as it waited. */
+#define LOST_NS       200000u
+#define ALONE_TIMES   20u
+#define ALONE_MOST_NS 100000000u
 
 enum { SPINS_PER_CLOCK = 64, JOB_SHIFT = 32, PARTS_SHIFT = 16 };
 
@@ -103,9 +108,16 @@ static void step_aside(const struct tepi_card_team *team)
 static uint32_t size(struct tepi_team *face)
 {
     struct tepi_card_team *team = (struct tepi_card_team *)(void *)face;
+    if (team->alone_until_ns && tepi_card_clock_ns() < team->alone_until_ns) {
+        return 1;
+    }
+    team->alone_until_ns = 0;
     atomic_store_explicit(&team->cpu, sched_getcpu(), memory_order_relaxed);
     tepi_card_call_helpers(team->card);
-    return 1 + atomic_load_explicit(&team->helpers, memory_order_relaxed);
+    /* Those that are called now find parts when they come: without them the instruction would be
+     * over in one piece before, and each of its followers likewise. */
+    return 1 + atomic_load_explicit(&team->helpers, memory_order_relaxed) +
+           atomic_load_explicit(&team->card->idle_count, memory_order_relaxed);
 }
 
 static void run(struct tepi_team *face, const struct tepi_job *job)
@@ -113,6 +125,7 @@ static void run(struct tepi_team *face, const struct tepi_job *job)
     struct tepi_card_team *team = (struct tepi_card_team *)(void *)face;
     const uint64_t before = atomic_load_explicit(&team->turn, memory_order_relaxed);
     const uint64_t number = (before >> JOB_SHIFT) + 1;
+    const uint64_t begun = tepi_card_clock_ns();
     atomic_store_explicit(&team->job, job, memory_order_relaxed);
     atomic_store_explicit(&team->scratch_bytes, job->scratch_bytes, memory_order_relaxed);
     atomic_store_explicit(&team->ended, 0, memory_order_relaxed);
@@ -123,8 +136,14 @@ static void run(struct tepi_team *face, const struct tepi_job *job)
     while (take_part(team, job->scratch, UINT64_MAX)) {
         own++;
     }
+    const uint64_t done = tepi_card_clock_ns();
     atomic_fetch_add(&team->ended, own);
     await_parts(team, job->parts);
+    const uint64_t now = tepi_card_clock_ns();
+    if (now - done > LOST_NS && now - done > (done - begun) / 4) {
+        const uint64_t alone = (now - done) * ALONE_TIMES;
+        team->alone_until_ns = now + (alone < ALONE_MOST_NS ? alone : ALONE_MOST_NS);
+    }
 }
 
 bool tepi_card_help(struct tepi_card_team *team, struct tepi_card_unit *unit)

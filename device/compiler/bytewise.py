@@ -78,11 +78,8 @@ def _table_of(work: Add | Multiply, operands: Sequence[Array], swap: bool) -> Ar
         a, b = b, a
     numbers = sum_of(first, second, work.out)
     ratio_a, ratio_b, fixed = F32(numbers.ratio_a), F32(numbers.ratio_b), F32(numbers.fixed)
-    sums = [
-        fused(F32(x - first.offset), ratio_a, fused(F32(y - second.offset), ratio_b, fixed))
-        for x, y in zip(a.tolist(), b.tolist(), strict=True)
-    ]
-    return _stored(np.array(sums, F32), work.out.offset, work.clamp)
+    sums = fused(a - first.offset, ratio_a, fused(b - second.offset, ratio_b, fixed))
+    return _stored(sums, work.out.offset, work.clamp)
 
 
 def _stored(values: Array, offset: int, clamp: Clamp) -> Array:

@@ -10,7 +10,7 @@ from device.compiler.batch import TRIAL_SIZES, Declared, declared, separable
 from device.compiler.dynamic import DynamicRecogniser
 from device.compiler.evaluate import loads
 from device.compiler.floats import FloatRecogniser
-from device.compiler.graph import Graph, Shape
+from device.compiler.graph import Constants, Graph, Shape, outer_names
 from device.compiler.moves import Rewriter
 from device.compiler.place import Draft, Placer
 from device.compiler.plan import CardSegment, CompiledModel, HostSegment, Placement
@@ -25,8 +25,9 @@ from device.compiler.reader import (
 )
 from device.compiler.recognise import Recogniser
 from device.compiler.rows import host_rows, placement_rows
-from device.compiler.segment import card_segment, host_segment
+from device.compiler.segment import card_segment, host_segment, resolved
 from device.compiler.tables import Tables
+from device.compiler.weights import Weights
 from device.errors import ModelError
 
 
@@ -34,12 +35,14 @@ def compile_model(
     model: bytes | onnx.ModelProto,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     name: str = "model",
+    weights: Weights | None = None,
 ) -> CompiledModel:
     """Compile for these input shapes, or for the declared ones (a symbolic dimension 0 counts as
-    the batch). `name` is what errors call the model. Raises device.errors.ModelError."""
+    the batch). `name` is what errors call the model; `weights` holds the initializers' bytes that
+    are not in `model` itself. Raises device.errors.ModelError."""
     try:
-        proto = read_model(model, name)
-        compilation = _Compilation(proto, name)
+        proto = read_model(model, name, weights)
+        compilation = _Compilation(proto, name, weights or Weights())
         found = declared(proto, input_shapes or {}, name)
         return compilation.trial() if found.dynamic else compilation.settled(found)
     except ModelError:
@@ -64,16 +67,18 @@ class _Placed:
 
 
 class _Compilation:
-    def __init__(self, proto: onnx.ModelProto, name: str) -> None:
+    def __init__(self, proto: onnx.ModelProto, name: str, weights: Weights) -> None:
         self._proto = proto
         self._name = name
+        self._weights = weights
+        self._initializers = Constants(proto.graph.initializer, weights)
 
     def settled(self, found: Declared) -> CompiledModel:
         """As run(), but what only ONNX's inference objects to is left to onnxruntime."""
         try:
             return self.run(found)
         except Clash:
-            if not loads(at_shapes(self._proto, found.shapes)):
+            if not loads(at_shapes(self._whole(), found.shapes)):
                 raise
             return self._host(host_rows(self._proto, "ONNX's inference of shapes fails on it"))
 
@@ -108,7 +113,7 @@ class _Compilation:
         )
 
     def _place(self, shapes: Mapping[str, Shape]) -> _Placed:
-        graph = build_graph(self._proto, shapes, self._name)
+        graph = build_graph(self._proto, shapes, self._name, self._initializers)
         rewriter = Rewriter(graph)
         rewriter.run()
         recogniser = Recogniser(graph, Tables(graph, self._proto.opset_import))
@@ -135,11 +140,21 @@ class _Compilation:
             return None
         return one
 
+    def _whole(self, names: set[str] | None = None) -> onnx.ModelProto:
+        """The model, and in it the bytes of these initializers (None: of all)."""
+        self._weights.fill(self._proto, names)
+        return self._proto
+
     def _read_on_host(self, placed: _Placed) -> set[str]:
         """Constants that nodes on onnxruntime read."""
         nodes = [self._proto.graph.node[index] for index in placed.placer.host_indices()]
         constants = placed.graph.constants
         return {name for node in nodes for name in node.input if name in constants}
+
+    def _read_by(self, indices: set[int], graph: Graph) -> set[str]:
+        nodes = [self._proto.graph.node[index] for index in indices]
+        names = {name for node in nodes for name in (*node.input, *outer_names(node))}
+        return {resolved(name, graph.aliases) for name in names}
 
     def _lower(self, placed: _Placed, batchable: bool) -> list[CardSegment | HostSegment] | None:
         """Segments to run; None where nothing is left for the card."""
@@ -148,10 +163,9 @@ class _Compilation:
             for draft in placed.drafts:
                 if draft.where == "onnxruntime":
                     indices = {index for item in draft.items for index in item.indices}
+                    whole = self._whole(self._read_by(indices, placed.graph))
                     segments.append(
-                        host_segment(
-                            self._proto, indices, placed.graph, draft.inputs, draft.outputs
-                        )
+                        host_segment(whole, indices, placed.graph, draft.inputs, draft.outputs)
                     )
                     continue
                 try:
@@ -176,7 +190,7 @@ class _Compilation:
     def _host(self, rows: tuple[Placement, ...]) -> CompiledModel:
         inputs, outputs = self._ports()
         segment = HostSegment(
-            self._proto.SerializeToString(),
+            self._whole().SerializeToString(),
             tuple(info.name for info in inputs),
             tuple(info.name for info in outputs),
         )

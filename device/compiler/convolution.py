@@ -136,6 +136,17 @@ def _check_bias_scale(dequantizer: Node | None, graph: Graph, expected: Array) -
         raise Unplaced("its bias does not have the scale of its products")
 
 
+def _fits_accumulator(flat: Array, folded: Array) -> bool:
+    """Whether `folded` and any uint8 times the weights of a row stay in int32."""
+    if int(np.abs(folded).max()) + 255 * 128 * flat.shape[1] < ACCUMULATOR:
+        return True  # whatever the weights are
+    total = flat.sum(axis=1, dtype=np.int64)
+    positive = np.abs(flat.astype(np.int16)).sum(axis=1, dtype=np.int64)
+    highest = folded + 255 * ((positive + total) // 2)
+    lowest = folded - 255 * ((positive - total) // 2)
+    return bool(highest.max() < ACCUMULATOR and lowest.min() >= -ACCUMULATOR)
+
+
 def _finished(
     weights: Array,
     bias: Array,
@@ -149,12 +160,10 @@ def _finished(
 ) -> Convolution:
     """`weights` int8 [out][kernel_h][kernel_w][in / groups]; checks that no sum leaves int32."""
     flat = weights.reshape(weights.shape[0], -1)
-    total = flat.sum(axis=1, dtype=np.int64)
-    folded = bias - x.stored_zero * total
-    positive = np.abs(flat.astype(np.int16)).sum(axis=1, dtype=np.int64)
-    highest = folded + 255 * ((positive + total) // 2)
-    lowest = folded - 255 * ((positive - total) // 2)
-    if flat.size and (highest.max() >= ACCUMULATOR or lowest.min() < -ACCUMULATOR):
+    folded = np.asarray(bias, np.int64)
+    if x.stored_zero:  # after a Relu it is 0, and there are many weights to add up
+        folded = folded - x.stored_zero * flat.sum(axis=1, dtype=np.int64)
+    if flat.size and not _fits_accumulator(flat, folded):
         raise Unplaced("its sums could leave 32 bits")
     multiplier = (np.float32(x.scale) * scale.astype(np.float32)) / np.float32(y.scale)
     if not (np.abs(multiplier) < MULTIPLIER_MAX).all():

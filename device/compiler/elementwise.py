@@ -7,7 +7,7 @@ QLinearAveragePool and QLinearSoftmax as onnxruntime computes them on x86-64.
 
 import math
 from dataclasses import dataclass
-from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -44,14 +44,19 @@ def sum_of(a: Quantization, b: Quantization, out: Quantization) -> Sum:
     return Sum(float(ratio_a), float(ratio_b), float(F32(out.zero_point) - part))
 
 
-def fused(a: np.float32, b: np.float32, c: np.float32) -> np.float32:
-    """a * b + c rounded to float32 once."""
-    exact = Fraction(float(a)) * Fraction(float(b)) + Fraction(float(c))
-    if not exact:
-        return F32(0)
-    exponent = math.frexp(float(exact))[1] - 24
-    unit = Fraction(2) ** max(exponent, -149)
-    return F32(float(round(exact / unit) * unit))
+def fused(a: Any, b: Any, c: Any) -> Any:
+    """a * b + c of finite float32, rounded to float32 once: a product of two is exact in float64,
+    and a sum rounded to odd there (its lowest bit is set where anything was cut off) rounds to
+    float32 as the exact one does."""
+    product = np.asarray(a, np.float64) * np.asarray(b, np.float64)
+    addend = np.asarray(c, np.float64)
+    total = product + addend
+    part = total - product
+    error = (product - (total - part)) + (addend - part)  # exact: Knuth's two-sum
+    bits = np.array(total).view(np.int64)
+    even = (error != 0) & (bits & 1 == 0)
+    bits = bits + np.where(even, np.where((error > 0) == (total > 0), 1, -1), 0)
+    return bits.view(np.float64).astype(F32) + F32(0)  # no zero below zero
 
 
 def one_per_run(shape: Shape, out: Shape) -> bool:

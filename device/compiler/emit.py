@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Instructions over images to the bytes of a card program (device/abi/program.h)."""
 
+import mmap
+import tempfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +13,11 @@ import numpy as np
 from device.binding import abi
 from device.compiler.images import Buffer, Image
 from device.compiler.memory import aligned, lives, plan
-from device.compiler.plan import Array
+from device.compiler.plan import Array, ProgramBytes
 from device.compiler.quant import Unplaced
 
 NO_TENSOR = 0xFFFF  # of an instruction's a and b
+IN_FILE = 1 << 20  # bytes; smaller programs stay in memory
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class _Constants:
 
 def emit(
     instructions: Sequence[Instruction], inputs: Sequence[Buffer], outputs: Sequence[Buffer]
-) -> bytes:
+) -> ProgramBytes:
     """A program image. Raises Unplaced where it would pass a limit of the format."""
     arena = _plan_arena(instructions)
     constants = _Constants()
@@ -173,16 +176,27 @@ def _check_limits(tensors: int, code: int, ports: int, arena: int, constants: in
             raise Unplaced(f"the program would have {amount} {what}, the card takes {limit}")
 
 
-def _image(header: Array, table: Array, code: Array, constants: Sequence[Array]) -> bytes:
+def _image(header: Array, table: Array, code: Array, constants: Sequence[Array]) -> ProgramBytes:
     """All sections, each padded to the alignment, and the header's check sum over them."""
-    sections: list[bytes] = []
+    parts: list[bytes | memoryview] = []
     checksum = 0
     for part in (header, table, code, *constants):
-        body = part.tobytes()
-        body += bytes(aligned(len(body)) - len(body))
-        checksum = zlib.crc32(body, checksum)
-        sections.append(body)
-    field_offset = abi.HEADER.fields["crc32"][1] if abi.HEADER.fields else 0
-    first = bytearray(sections[0])
-    first[field_offset : field_offset + 4] = checksum.to_bytes(4, "little")
-    return b"".join([bytes(first), *sections[1:]])
+        body = part.reshape(-1).view(np.uint8).data
+        padding = bytes(aligned(len(body)) - len(body))
+        checksum = zlib.crc32(padding, zlib.crc32(body, checksum))
+        parts += [body, padding]
+    header["crc32"] = checksum  # which its part, a view, then holds as well
+    total = int(header["total_bytes"])
+    return b"".join(parts) if total < IN_FILE else _in_file(parts, total)
+
+
+def _in_file(parts: Sequence[bytes | memoryview], total: int) -> ProgramBytes:
+    """A mapping of a file without a name: a program is read when it is loaded, and again after a
+    reset of the card, and need not take the process's memory in between."""
+    try:
+        with tempfile.TemporaryFile(prefix="tepi-") as file:
+            file.writelines(parts)
+            file.flush()
+            return mmap.mmap(file.fileno(), total, mmap.MAP_SHARED, mmap.PROT_READ)
+    except OSError:  # no folder to write to, or no room there
+        return b"".join(parts)

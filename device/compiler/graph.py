@@ -10,6 +10,7 @@ import onnx
 from onnx import numpy_helper
 
 from device.compiler.plan import Array
+from device.compiler.weights import Weights
 
 Shape = tuple[int, ...]
 MICROSOFT = "com.microsoft"
@@ -48,10 +49,15 @@ class Node:
 
 
 class Constants:
-    """Named constant tensors; an initializer is decoded when it is first asked for."""
+    """Named constant tensors; an initializer is decoded when it is first asked for, its bytes read
+    from `weights` where they were left there."""
 
-    def __init__(self, initializers: Iterable[onnx.TensorProto] = ()) -> None:
+    def __init__(
+        self, initializers: Iterable[onnx.TensorProto] = (), weights: Weights | None = None
+    ) -> None:
         self._protos = {proto.name: proto for proto in initializers}
+        self._weights = weights or Weights()
+        self._decoded: dict[str, Array] = {}
         self._arrays: dict[str, Array] = {}
 
     def __contains__(self, name: object) -> bool:
@@ -63,13 +69,25 @@ class Constants:
     def get(self, name: str) -> Array | None:
         array = self._arrays.get(name)
         if array is None and name in self._protos:
-            array = self._arrays[name] = numpy_helper.to_array(self._protos[name])
+            array = self._decoded.get(name)
+            if array is None:
+                array = self._decoded[name] = self._decode(self._protos[name])
         return array
 
+    def _decode(self, proto: onnx.TensorProto) -> Array:
+        if proto.name not in self._weights:
+            return numpy_helper.to_array(proto)
+        data = self._weights.read(proto.name)
+        dtype = numpy_dtype(proto.data_type)
+        if dtype.kind in "iuf":
+            return np.frombuffer(data, dtype.newbyteorder("<")).reshape(proto.dims)
+        whole = onnx.TensorProto(data_type=proto.data_type, dims=proto.dims, raw_data=data)
+        return numpy_helper.to_array(whole)
+
     def copy(self) -> "Constants":
-        """Shares what is decoded already; additions to the copy stay there."""
-        twin = Constants()
-        twin._protos = self._protos
+        """Shares initializers, decoded or not; additions to the copy stay there."""
+        twin = Constants((), self._weights)
+        twin._protos, twin._decoded = self._protos, self._decoded
         twin._arrays = dict(self._arrays)
         return twin
 

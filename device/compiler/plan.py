@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the compiler hands over: segments in running order, their ports, each node's place."""
 
+import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+ProgramBytes = bytes | mmap.mmap  # a large program is mapped from a file
 Where = Literal["card", "onnxruntime"]
 
 
@@ -56,7 +58,7 @@ class Port:
 class CardSegment:
     """A card program (device/abi/program.h); inputs and outputs are its ports, in order."""
 
-    program: bytes = field(repr=False)
+    program: ProgramBytes = field(repr=False)
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     batchable: bool

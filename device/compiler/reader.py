@@ -16,6 +16,7 @@ from device.compiler.expand import expand
 from device.compiler.fold import drop_dead, fold
 from device.compiler.graph import Constants, Graph, Node, Shape, numpy_dtype, outer_names, proto_of
 from device.compiler.plan import TensorInfo
+from device.compiler.weights import Weights
 from device.errors import ModelError
 
 LARGE = 64  # elements; smaller initializers may be shapes, axes or pads, which inference reads
@@ -27,7 +28,9 @@ class Clash(ModelError):
     """ONNX's inference finds that types or shapes do not fit together."""
 
 
-def read_model(model: bytes | onnx.ModelProto, name: str) -> onnx.ModelProto:
+def read_model(
+    model: bytes | onnx.ModelProto, name: str, weights: Weights | None = None
+) -> onnx.ModelProto:
     """Parse and check; raises ModelError naming the model, the node and what is wrong."""
     proto = _parse(model, name)
     if not proto.HasField("graph") or not proto.opset_import:
@@ -35,7 +38,7 @@ def read_model(model: bytes | onnx.ModelProto, name: str) -> onnx.ModelProto:
     _check_versions(proto, name)
     _check_names(proto.graph, name)
     for tensor in proto.graph.initializer:
-        _check_initializer(tensor, name)
+        _check_initializer(tensor, name, weights or Weights())
     try:
         checker.check_model(skeleton(proto, proto.graph.node))
     except checker.ValidationError as error:
@@ -96,7 +99,7 @@ def _check_names(graph: onnx.GraphProto, name: str) -> None:
             raise ModelError(f'{name}: no node produces the output "{value.name}"')
 
 
-def _check_initializer(tensor: onnx.TensorProto, name: str) -> None:
+def _check_initializer(tensor: onnx.TensorProto, name: str, weights: Weights) -> None:
     title = f'{name}: initializer "{tensor.name}"'
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         where = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
@@ -112,15 +115,16 @@ def _check_initializer(tensor: onnx.TensorProto, name: str) -> None:
     elements = math.prod(tensor.dims)
     if elements * dtype.itemsize >= TENSOR_BYTES_MAX:
         raise ModelError(f"{title} of shape {list(tensor.dims)} is 2 GiB or larger")
-    if tensor.HasField("raw_data") and dtype.itemsize > 0:
+    left = tensor.name in weights
+    if (left or tensor.HasField("raw_data")) and dtype.itemsize > 0:
         bits = {"int4": 4, "uint4": 4, "int2": 2, "uint2": 2, "float4_e2m1fn": 4}.get(
             dtype.name, 8 * dtype.itemsize
         )
         expected = (elements * bits + 7) // 8
-        if len(tensor.raw_data) != expected:
+        found = weights.size(tensor.name) if left else len(tensor.raw_data)
+        if found != expected:
             raise ModelError(
-                f"{title} of shape {list(tensor.dims)} needs {expected} bytes, has "
-                f"{len(tensor.raw_data)}"
+                f"{title} of shape {list(tensor.dims)} needs {expected} bytes, has {found}"
             )
 
 
@@ -186,14 +190,20 @@ def _set_shape(value: onnx.ValueInfoProto, shape: Shape) -> None:
         tensor.shape.dim.add().dim_value = size
 
 
-def build_graph(proto: onnx.ModelProto, shapes: Mapping[str, Shape], name: str) -> Graph:
+def build_graph(
+    proto: onnx.ModelProto,
+    shapes: Mapping[str, Shape],
+    name: str,
+    initializers: Constants | None = None,
+) -> Graph:
     """The model at these input shapes: QOperator nodes split in their QDQ units, constants
-    folded, types and shapes inferred. Raises ModelError where the shapes do not fit together."""
-    initializers = {tensor.name for tensor in proto.graph.initializer}
+    folded, types and shapes inferred. `initializers`: those of the model, for several graphs of it
+    to share. Raises ModelError where the shapes do not fit together."""
+    constants = (initializers or Constants(proto.graph.initializer)).copy()
     graph = Graph(
         nodes=[node_of(index, node) for index, node in enumerate(proto.graph.node)],
-        constants=Constants(proto.graph.initializer),
-        inputs=tuple(v.name for v in proto.graph.input if v.name not in initializers),
+        constants=constants,
+        inputs=tuple(v.name for v in proto.graph.input if v.name not in constants),
         outputs=tuple(v.name for v in proto.graph.output),
         opset=opset(proto),
     )

@@ -9,11 +9,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Host memory to show the card: page-aligned, from a memfd so that another process can map it. */
+/* Host memory to show the card: page-aligned, from a memfd so that another process can map it; fd
+ * -1: of this process alone, and a bus to another refuses it with -EINVAL. `file`: a shared mapping
+ * of a file that holds all of it, whose pages may be dropped once the card has consumed them. */
 struct tepi_dma_memory {
     void *address;
     uint64_t bytes;
     int fd;
+    bool file;
 };
 
 struct tepi_bus;

@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 /* An IOVA is turn | slot | offset: the slot finds the mapping without a search, and the turn makes
@@ -16,12 +17,15 @@ enum { MAPPINGS = 256, OFFSET_BITS = 33, SLOT_BITS = 8, TURNS = 127 };
 /* `use`: LIVE, plus one per access in progress. The other fields are constant while it is not 0. */
 #define LIVE 0x80000000u
 
+#define PAGE_BYTES 4096ull
+
 struct mapping {
     _Atomic uint32_t use;
     uint32_t turn;
     uint64_t iova;
     uint64_t bytes;
     unsigned char *address;
+    bool file;
 };
 
 #define ARMED   1u
@@ -89,6 +93,18 @@ static void host_dma_release(void *host, uint64_t iova, uint64_t bytes)
     mapping_drop(self, mapping_at(self, iova));
 }
 
+/* The file keeps what the pages held: they are read from it again where the card asks once more. */
+static void host_dma_consumed(void *host, uint64_t iova, uint64_t bytes)
+{
+    struct inproc *self = host;
+    const struct mapping *mapping = mapping_at(self, iova);
+    const uint64_t begin = (iova - mapping->iova) & ~(PAGE_BYTES - 1);
+    if (mapping->file) {
+        (void)madvise(mapping->address + begin, iova - mapping->iova + bytes - begin,
+                      MADV_DONTNEED);
+    }
+}
+
 static void host_interrupt(void *host, uint32_t number)
 {
     struct inproc *self = host;
@@ -153,6 +169,7 @@ static int inproc_dma_map(struct tepi_bus *bus, const struct tepi_dma_memory *me
         mapping->iova = ((uint64_t)mapping->turn << SLOT_BITS | slot) << OFFSET_BITS;
         mapping->bytes = memory->bytes;
         mapping->address = memory->address;
+        mapping->file = memory->file;
         *iova = mapping->iova;
         /* Release: the fields are whole before an access can pin the mapping. */
         atomic_store_explicit(&mapping->use, LIVE, memory_order_release);
@@ -238,6 +255,7 @@ int tepi_bus_inproc_open(const struct tepi_device_port *device, struct tepi_bus 
         .dma_acquire = host_dma_acquire,
         .dma_release = host_dma_release,
         .interrupt = host_interrupt,
+        .dma_consumed = host_dma_consumed,
     };
     pthread_mutex_init(&self->lock, NULL);
     pthread_cond_init(&self->dropped, NULL);

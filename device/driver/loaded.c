@@ -46,17 +46,21 @@ static uint32_t port_count(const struct tepi_loaded *loaded)
     return loaded->ports.inputs + loaded->ports.outputs;
 }
 
-static int load(struct tepi_loaded *loaded, const void *image, uint64_t bytes,
+static int load(struct tepi_loaded *loaded, const struct tepi_program_bytes *image,
                 struct tepi_failure *failure)
 {
     struct tepi_pool *pool = tepi_controller_pool(loaded->controller);
     const uint32_t epoch = tepi_controller_epoch(loaded->controller);
-    struct tepi_block block;
-    int result = tepi_pool_take(pool, bytes, TEPI_POOL_ALIGN, &block);
+    const uint64_t bytes = image->bytes;
+    struct tepi_block block = {0};
+    const bool shown = image->file && !tepi_pool_show(pool, image->address, bytes, &block.iova);
+    int result = shown ? 0 : tepi_pool_take(pool, bytes, TEPI_POOL_ALIGN, &block);
     if (result) {
         return result;
     }
-    memcpy(block.address, image, bytes);
+    if (!shown) {
+        memcpy(block.address, image->address, bytes);
+    }
     const struct tepi_submission entry = {
         .opcode = TEPI_CMD_LOAD_PROGRAM,
         .batch = 1,
@@ -65,18 +69,18 @@ static int load(struct tepi_loaded *loaded, const void *image, uint64_t bytes,
     };
     struct tepi_completion completion;
     result = tepi_controller_command(loaded->controller, &entry, &completion, failure);
-    tepi_pool_give(pool, &block);
+    shown ? tepi_pool_hide(pool, block.iova, bytes) : tepi_pool_give(pool, &block);
     if (result == 0) {
         atomic_store(&loaded->where, (uint64_t)epoch << 32 | completion.result);
     }
     return result;
 }
 
-int tepi_loaded_open(struct tepi_controller *controller, const void *image, uint64_t bytes,
+int tepi_loaded_open(struct tepi_controller *controller, const struct tepi_program_bytes *image,
                      struct tepi_loaded **out, struct tepi_failure *failure)
 {
     tepi_fail(failure, TEPI_FAULT_OK, 0);
-    if (bytes == 0) {
+    if (image->bytes == 0) {
         return tepi_fail(failure, TEPI_FAULT_PROGRAM_TRUNCATED, 0);
     }
     struct tepi_loaded *loaded = calloc(1, sizeof *loaded);
@@ -87,9 +91,9 @@ int tepi_loaded_open(struct tepi_controller *controller, const void *image, uint
     pthread_mutex_init(&loaded->load_lock, NULL);
     pthread_mutex_init(&loaded->idle_lock, NULL);
     /* The card judges first: its checks are the stricter ones. */
-    int result = load(loaded, image, bytes, failure);
+    int result = load(loaded, image, failure);
     if (result == 0) {
-        result = tepi_ports_read(image, bytes, &loaded->ports, failure);
+        result = tepi_ports_read(image->address, image->bytes, &loaded->ports, failure);
     }
     if (result) {
         tepi_loaded_close(loaded);
@@ -99,7 +103,7 @@ int tepi_loaded_open(struct tepi_controller *controller, const void *image, uint
     return 0;
 }
 
-int tepi_loaded_reload(struct tepi_loaded *loaded, const void *image, uint64_t bytes,
+int tepi_loaded_reload(struct tepi_loaded *loaded, const struct tepi_program_bytes *image,
                        struct tepi_failure *failure)
 {
     tepi_fail(failure, TEPI_FAULT_OK, 0);
@@ -107,7 +111,7 @@ int tepi_loaded_reload(struct tepi_loaded *loaded, const void *image, uint64_t b
     pthread_mutex_lock(&loaded->load_lock);
     if (tepi_loaded_epoch(loaded) != tepi_controller_epoch(loaded->controller) ||
         tepi_controller_fault(loaded->controller)) {
-        result = load(loaded, image, bytes, failure);
+        result = load(loaded, image, failure);
     }
     pthread_mutex_unlock(&loaded->load_lock);
     return result;

@@ -12,6 +12,14 @@
 struct tepi_loaded;
 struct tepi_run;
 
+/* A program image. `file`: it is a shared mapping of a file, page-aligned, which the card may then
+ * read in place; its pages need not stay in memory meanwhile. */
+struct tepi_program_bytes {
+    const void *address;
+    uint64_t bytes;
+    bool file;
+};
+
 struct tepi_request {
     void *const *ports; /* each input, then each output: batch items, one after the other */
     uint32_t batch;
@@ -24,11 +32,11 @@ struct tepi_timings {
 };
 
 /* Loads `image`. 0, -ENOMEM, or the errno of the card's fault. The controller must outlive it. */
-int tepi_loaded_open(struct tepi_controller *controller, const void *image, uint64_t bytes,
+int tepi_loaded_open(struct tepi_controller *controller, const struct tepi_program_bytes *image,
                      struct tepi_loaded **loaded, struct tepi_failure *failure);
 /* Loads the same image again after a reset; nothing to do where it is still loaded. Runs of other
  * threads either fail with STALE_GENERATION or use the new load. */
-int tepi_loaded_reload(struct tepi_loaded *loaded, const void *image, uint64_t bytes,
+int tepi_loaded_reload(struct tepi_loaded *loaded, const struct tepi_program_bytes *image,
                        struct tepi_failure *failure);
 /* Takes the program off the card; runs in progress finish, later ones end with NO_PROGRAM. */
 void tepi_loaded_unload(struct tepi_loaded *loaded);

@@ -297,6 +297,22 @@ void tepi_pool_give(struct tepi_pool *pool, struct tepi_block *block)
     *block = (struct tepi_block){0};
 }
 
+int tepi_pool_show(struct tepi_pool *pool, const void *address, uint64_t bytes, uint64_t *iova)
+{
+    const struct tepi_dma_memory memory = {
+        .address = (void *)(uintptr_t)address, /* the card only reads it */
+        .bytes = bytes,
+        .fd = -1,
+        .file = true,
+    };
+    return pool->bus->ops->dma_map(pool->bus, &memory, iova);
+}
+
+void tepi_pool_hide(struct tepi_pool *pool, uint64_t iova, uint64_t bytes)
+{
+    pool->bus->ops->dma_unmap(pool->bus, iova, bytes);
+}
+
 uint64_t tepi_pool_mapped(struct tepi_pool *pool)
 {
     pthread_mutex_lock(&pool->lock);

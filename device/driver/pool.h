@@ -33,6 +33,11 @@ int tepi_pool_take(struct tepi_pool *pool, uint64_t bytes, uint64_t align,
 /* Clears *block; NULL address: nothing to do. */
 void tepi_pool_give(struct tepi_pool *pool, struct tepi_block *block);
 
+/* Shows the card `bytes` at `address`, page-aligned and a shared mapping of a file, without a copy.
+ * 0, or the bus's refusal: then a block has to do. */
+int tepi_pool_show(struct tepi_pool *pool, const void *address, uint64_t bytes, uint64_t *iova);
+void tepi_pool_hide(struct tepi_pool *pool, uint64_t iova, uint64_t bytes);
+
 /* Bytes mapped, and bytes handed out. */
 uint64_t tepi_pool_mapped(struct tepi_pool *pool);
 uint64_t tepi_pool_used(struct tepi_pool *pool);

@@ -192,6 +192,17 @@ def test_card_memory_full_names_what_is_missing() -> None:
         Session((DIGITS / "model_repository/digits/1/model.onnx"), small)
 
 
+def test_a_session_holds_its_card_to_an_instruction_set(card: Card) -> None:
+    with Session(classifier(), isa="scalar") as session:
+        assert session.card is not None
+        assert session.card.info["isa"] == "scalar"
+        (got,) = session.run(None, {"x": image(1)})
+    np.testing.assert_array_equal(got, expected(classifier(), image(1)))
+    for other in (card, "none"):
+        with pytest.raises(ValueError, match=r"give it to Card\.open"):
+            Session(classifier(), other, isa="scalar")
+
+
 def test_a_closed_session_says_so() -> None:
     session = Session(classifier())
     session.close()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 TEPI = Path(sys.executable).with_name("tepi")
+ISA = "auto"  # of the servers' cards
 READY_SECONDS = 60.0
 STOP_SECONDS = 20.0
 
@@ -47,7 +48,7 @@ class Served:
 @contextmanager
 def serving(repository: Path, *options: str) -> Iterator[Served]:
     """A server on free ports, ready; afterwards SIGTERM must end it with 0 and no traceback."""
-    free = ["--grpc-address=127.0.0.1:0", "--metrics-address=127.0.0.1:0"]
+    free = ["--grpc-address=127.0.0.1:0", "--metrics-address=127.0.0.1:0", f"--isa={ISA}"]
     with subprocess.Popen(
         [str(TEPI), "serve", f"--model-repository={repository}", *free, "--json", *options],
         stdout=subprocess.PIPE,

@@ -13,6 +13,7 @@ from device.host import open_session
 from edge_server.app import Parts
 from edge_server.card_link import WATCH_INTERVAL
 from edge_server.engines.engine import Array
+from edge_server.settings import Settings
 
 
 def gone() -> CardGone:
@@ -151,7 +152,7 @@ class Bench:
         """For edge_server.app.Server."""
         return Parts(self._open_card, self._open_session, self.clock)
 
-    def _open_card(self, _bus: str, _threads: int) -> FakeCard:
+    def _open_card(self, _settings: Settings) -> FakeCard:
         if self.open_error is not None:
             raise self.open_error
         if self.card.closed:

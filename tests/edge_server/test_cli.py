@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
+from tests.device.compiler.running import card_of
 from tests.edge_server import onnx_models as models
 
 TEPI = [sys.executable, "-c", "import sys, tepi; sys.exit(tepi.main())"]
@@ -163,6 +164,17 @@ def test_serve_says_why_it_cannot(tmp_path: Path) -> None:
             assert done.returncode == code, (words, done)
             assert said in done.stderr.decode(), (words, done.stderr.decode())
             assert b"Traceback" not in done.stderr
+
+
+def test_serve_says_that_the_machine_lacks_an_instruction_set(tmp_path: Path) -> None:
+    lacking = next((isa for isa in ("amxint8", "avx512vnni", "avx2") if not card_of(isa)), None)
+    if lacking is None:
+        pytest.skip("this machine has every instruction set")
+    free = ("--grpc-address", "127.0.0.1:0", "--metrics-address", "")
+    done = tepi("serve", "--model-repository", str(tmp_path), *free, "--isa", lacking)
+    assert done.returncode == 1
+    assert f"--isa {lacking}: this machine lacks" in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()
 
 
 def test_serve_says_that_a_repository_is_not_readable(tmp_path: Path) -> None:

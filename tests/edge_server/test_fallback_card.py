@@ -115,7 +115,7 @@ async def test_card_memory_full(repository: Path, expected: Array) -> None:
     """A card with too little memory: prefer goes elsewhere and says so, require is refused."""
     product = product_parts()
     parts = Parts(
-        lambda bus, threads: Card.open(bus, threads=threads, memory=1),
+        lambda settings: Card.open(settings.card, threads=settings.threads, memory=1),
         product.open_session,
         product.clock,
     )

@@ -110,7 +110,8 @@ bool raw_open(struct raw_host *raw, const struct raw_options *options)
         return false;
     }
     raw->port = tepi_card_port(raw->card);
-    raw->host = (struct tepi_host_port){raw, acquire, release, interrupt};
+    raw->host = (struct tepi_host_port){
+        .host = raw, .dma_acquire = acquire, .dma_release = release, .interrupt = interrupt};
     raw->port.plug(raw->port.device, &raw->host);
     if (!given.plugged_only) {
         raw_start(raw);

@@ -2,6 +2,7 @@
 """Runs a card program in numpy, word for word as device/abi/program.h says: the oracle for the
 compiler and for the card. It shares nothing with either but the header, which it parses."""
 
+import mmap
 import re
 import zlib
 from collections.abc import Callable, Sequence
@@ -75,7 +76,7 @@ def requantize(total: Array, multiplier: Array, zero_point: int) -> Array:
 class Program:
     """A program image, checked for its sums and sizes, ready to run."""
 
-    def __init__(self, image: bytes) -> None:
+    def __init__(self, image: bytes | mmap.mmap) -> None:
         ffi = abi()
         self.image = image
         header = ffi.cast("struct tepi_program_header *", ffi.from_buffer(image))

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Add, Mul, tables, pools and Softmax against onnxruntime."""
 
+import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from device.compiler.elementwise import fused
 
 from .building import Builder, unary
 from .running import compile_model, difference, off_card
@@ -252,3 +256,18 @@ def test_softmax_along_channels_of_an_image(kind: str) -> None:
     b.quantized(b.node("Conv", [x, w], "conv"), "mid", 0.3, output=False)
     b.quantized(b.node("Softmax", [b.again("mid")], "p", axis=1), "y", 1 / 200)
     check(b)
+
+
+def test_fused_rounds_once() -> None:
+    """Against exact fractions; the small integers among the values make ties."""
+    chance = np.random.default_rng(0)
+    small = chance.integers(-300, 300, (3, 4000)) * 2.0 ** chance.integers(-30, 30, (3, 4000))
+    wide = chance.normal(0, 1, (3, 4000)) * 2.0 ** chance.integers(-60, 60, (3, 4000))
+    values = np.concatenate([small, wide], axis=1).astype(np.float32)
+    # a product that c almost, or just, takes away again
+    values[2, ::5] = -(values[0, ::5] * values[1, ::5])
+    found = fused(*values)
+    for a, b, c, got in zip(*values, found, strict=True):
+        exact = Fraction(float(a)) * Fraction(float(b)) + Fraction(float(c))
+        unit = Fraction(2) ** max(math.frexp(float(exact))[1] - 24, -149)
+        assert float(got) == float(round(exact / unit) * unit)

@@ -11,14 +11,16 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 enum { ITEM = 96 };
 
 struct pair {
     struct tepi_card *card;
     struct tepi_controller *controller;
-    uint8_t *image;
-    size_t image_bytes;
+    uint8_t *bytes;
+    struct tepi_program_bytes image;
     struct tepi_loaded *loaded;
     struct tepi_failure failure;
 };
@@ -33,11 +35,12 @@ static bool pair_open(struct pair *pair, uint32_t workers)
     }
     const struct tepi_device_port port = tepi_card_port(pair->card);
     struct tepi_bus *bus = NULL;
-    pair->image = raw_copy_image(ITEM, &pair->image_bytes);
+    size_t bytes;
+    pair->bytes = raw_copy_image(ITEM, &bytes);
+    pair->image = (struct tepi_program_bytes){.address = pair->bytes, .bytes = bytes};
     return tepi_bus_inproc_open(&port, &bus) == 0 &&
            tepi_controller_open(bus, NULL, &pair->controller, &pair->failure) == 0 &&
-           tepi_loaded_open(pair->controller, pair->image, pair->image_bytes, &pair->loaded,
-                            &pair->failure) == 0;
+           tepi_loaded_open(pair->controller, &pair->image, &pair->loaded, &pair->failure) == 0;
 }
 
 static void pair_close(struct pair *pair)
@@ -45,7 +48,7 @@ static void pair_close(struct pair *pair)
     tepi_loaded_close(pair->loaded);
     tepi_controller_close(pair->controller);
     tepi_card_destroy(pair->card);
-    free(pair->image);
+    free(pair->bytes);
 }
 
 /* Runs `batch` items of random bytes; 0, or the errno, or 1 where the outputs are not right. */
@@ -97,12 +100,11 @@ CHECK_CASE(refused_program_says_why)
     struct pair pair;
     CHECK(pair_open(&pair, 1));
     struct tepi_loaded *loaded = NULL;
-    pair.image[pair.image_bytes - 1] ^= 1;
-    CHECK_INT(
-        tepi_loaded_open(pair.controller, pair.image, pair.image_bytes, &loaded, &pair.failure),
-        -ENOEXEC);
+    pair.bytes[pair.image.bytes - 1] ^= 1;
+    CHECK_INT(tepi_loaded_open(pair.controller, &pair.image, &loaded, &pair.failure), -ENOEXEC);
     CHECK_INT(pair.failure.fault, TEPI_FAULT_PROGRAM_CRC);
-    CHECK_INT(tepi_loaded_open(pair.controller, pair.image, 0, &loaded, &pair.failure), -ENOEXEC);
+    pair.image.bytes = 0;
+    CHECK_INT(tepi_loaded_open(pair.controller, &pair.image, &loaded, &pair.failure), -ENOEXEC);
     CHECK_INT(pair.failure.fault, TEPI_FAULT_PROGRAM_TRUNCATED);
     pair_close(&pair);
 }
@@ -202,7 +204,7 @@ CHECK_CASE(removal_and_return_under_load)
         CHECK(!tepi_controller_alive(pair.controller));
         tepi_card_attach(pair.card);
         CHECK_INT(tepi_controller_reset(pair.controller, &failure), 0);
-        CHECK_INT(tepi_loaded_reload(pair.loaded, pair.image, pair.image_bytes, &failure), 0);
+        CHECK_INT(tepi_loaded_reload(pair.loaded, &pair.image, &failure), 0);
     }
     for (int i = 0; i < THREADS; i++) {
         pthread_join(threads[i], NULL);
@@ -220,11 +222,32 @@ CHECK_CASE(program_of_an_earlier_epoch_must_be_reloaded)
     CHECK_INT(run(&pair, 1, 1, &pair.failure), -ESTALE);
     CHECK_INT(pair.failure.fault, TEPI_FAULT_STALE_GENERATION);
     CHECK(tepi_loaded_epoch(pair.loaded) != tepi_controller_epoch(pair.controller));
-    CHECK_INT(tepi_loaded_reload(pair.loaded, pair.image, pair.image_bytes, &pair.failure), 0);
+    CHECK_INT(tepi_loaded_reload(pair.loaded, &pair.image, &pair.failure), 0);
     CHECK_INT(run(&pair, 1, 1, &pair.failure), 0);
     tepi_loaded_unload(pair.loaded);
     CHECK_INT(run(&pair, 1, 1, &pair.failure), -ESTALE);
     CHECK_INT(pair.failure.fault, TEPI_FAULT_NO_PROGRAM);
+    pair_close(&pair);
+}
+
+CHECK_CASE(program_in_a_file_is_read_in_place)
+{
+    struct pair pair;
+    CHECK(pair_open(&pair, 1));
+    const int fd = memfd_create("program", MFD_CLOEXEC);
+    CHECK_INT(write(fd, pair.image.address, pair.image.bytes), (long long)pair.image.bytes);
+    void *file = mmap(NULL, pair.image.bytes, PROT_READ, MAP_SHARED, fd, 0);
+    CHECK(file != MAP_FAILED);
+    tepi_loaded_close(pair.loaded);
+    const struct tepi_program_bytes image = {file, pair.image.bytes, .file = true};
+    CHECK_INT(tepi_loaded_open(pair.controller, &image, &pair.loaded, &pair.failure), 0);
+    CHECK_INT(run(&pair, 2, 1, &pair.failure), 0);
+    CHECK_INT(tepi_controller_reset(pair.controller, &pair.failure), 0);
+    CHECK_INT(tepi_loaded_reload(pair.loaded, &image, &pair.failure), 0);
+    CHECK_INT(run(&pair, 2, 2, &pair.failure), 0);
+    munmap(file, pair.image.bytes);
+    close(fd);
+    CHECK_INT(run(&pair, 2, 3, &pair.failure), 0);
     pair_close(&pair);
 }
 
@@ -287,6 +310,7 @@ static const struct check_case cases[] = {
     CHECK_ENTRY(threads_crowd_a_tiny_ring),
     CHECK_ENTRY(removal_and_return_under_load),
     CHECK_ENTRY(program_of_an_earlier_epoch_must_be_reloaded),
+    CHECK_ENTRY(program_in_a_file_is_read_in_place),
     CHECK_ENTRY(deadline_stops_a_long_run),
     CHECK_ENTRY(event_loop_runs_and_aborts),
 };
