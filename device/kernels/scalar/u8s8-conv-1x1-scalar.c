@@ -52,6 +52,14 @@ static uint32_t window(const struct tepi_conv *conv, const uint8_t *input, const
     return sum;
 }
 
+static void store_float(const struct tepi_conv *conv, uint32_t sum, size_t o, uint8_t *output)
+{
+    float value = (float)(int32_t)sum * conv->multiplier[o];
+    if (conv->addend)
+        value += conv->addend[o];
+    memcpy(output + o * sizeof(value), &value, sizeof(value));
+}
+
 static void pixel(const struct tepi_conv *conv, const uint8_t *input, uint8_t *output)
 {
     const size_t filter = (size_t)conv->kernel_h * conv->kernel_w * conv->group_in;
@@ -59,9 +67,12 @@ static void pixel(const struct tepi_conv *conv, const uint8_t *input, uint8_t *o
     size_t o = 0;
     for (uint32_t group = 0; group < conv->groups; group++) {
         for (uint32_t i = 0; i < conv->group_out; i++, o++) {
-            const uint32_t sum = window(conv, input, weights + o * filter);
-            output[o] = tepi_requantize_u8((uint32_t)conv->bias[o] + sum, conv->multiplier[o],
-                                           &conv->store);
+            const uint32_t sum =
+                (uint32_t)conv->bias[o] + window(conv, input, weights + o * filter);
+            if (conv->floats)
+                store_float(conv, sum, o, output);
+            else
+                output[o] = tepi_requantize_u8(sum, conv->multiplier[o], &conv->store);
         }
         input += conv->group_in;
     }
