@@ -201,6 +201,11 @@ TEPI_INLINE void tepi_store_tile(const struct tepi_panel *p, uint8_t *const *out
             tepi_store_floats(p, out[i], acc + i * width, width);
         return;
     }
+    /* Copies: stores of bytes may alias the panel. */
+    const struct tepi_store_vectors store = p->store;
+    const __m256 multiplier[2] = {p->multiplier[0], p->multiplier[1]};
+    const size_t channels = p->channels, offset = p->out_offset;
+    const bool whole = channels == TEPI_PANEL;
     TEPI_UNROLL
     for (int i = 0; i < rows; i += 2) {
         __m256i four[4];
@@ -208,14 +213,14 @@ TEPI_INLINE void tepi_store_tile(const struct tepi_panel *p, uint8_t *const *out
         for (int k = 0; k < 4; k++) {
             const int row = i + k / 2, v = k % 2;
             four[k] = v < width && row < rows
-                          ? tepi_scale(acc[row * width + v], p->multiplier[v], p->store.highest)
+                          ? tepi_scale(acc[row * width + v], multiplier[v], store.highest)
                           : _mm256_setzero_si256();
         }
-        const __m256i bytes = tepi_saturate4(four[0], four[1], four[2], four[3], &p->store);
-        tepi_store16(out[i] + p->out_offset, _mm256_castsi256_si128(bytes), p->channels);
+        const __m256i bytes = tepi_saturate4(four[0], four[1], four[2], four[3], &store);
+        tepi_store16(out[i] + offset, _mm256_castsi256_si128(bytes), whole ? 16 : channels);
         if (i + 1 < rows)
-            tepi_store16(out[i + 1] + p->out_offset, _mm256_extracti128_si256(bytes, 1),
-                         p->channels);
+            tepi_store16(out[i + 1] + offset, _mm256_extracti128_si256(bytes, 1),
+                         whole ? 16 : channels);
     }
 }
 

@@ -496,4 +496,5 @@ const struct tepi_conv_kernel tepi_u8s8_wino3x3_4x4_avx2 = {
     .pack = pack,
     .scratch_bytes = scratch_bytes,
     .run = run,
+    .rows = OUT,
 };
