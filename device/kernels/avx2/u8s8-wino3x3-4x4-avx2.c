@@ -80,12 +80,21 @@ static struct shape shape_of(const struct tepi_conv *conv)
     return s;
 }
 
-/* Too few channels, and the transforms cost what they save. */
+/* What both ways cost, measured, in half products of a pixel: the transforms of a tile with its 36
+ * places, those of the weights, and 9 products of each pixel. */
+static bool pays(const struct tepi_conv *conv)
+{
+    const uint64_t down = (conv->out_h + OUT - 1) / OUT, across = (conv->out_w + OUT - 1) / OUT;
+    const uint64_t pixels = (uint64_t)conv->n * conv->out_h * conv->out_w;
+    return conv->group_in >= 16 && conv->group_out >= 16 &&
+           64 * conv->n * down * across + 200 < 18 * pixels;
+}
+
 static bool takes(const struct tepi_conv *conv)
 {
     return conv->groups == 1 && conv->kernel_h == 3 && conv->kernel_w == 3 && conv->stride_h == 1 &&
-           conv->stride_w == 1 && conv->dilation_h == 1 && conv->dilation_w == 1 &&
-           conv->group_in >= 16 && conv->group_out >= 16 && !conv->floats;
+           conv->stride_w == 1 && conv->dilation_h == 1 && conv->dilation_w == 1 && !conv->floats &&
+           pays(conv);
 }
 
 /* Whatever the weights turn out to need. */

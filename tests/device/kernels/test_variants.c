@@ -45,6 +45,9 @@ static void set_dense(struct tepi_conv_case *s, uint64_t *r)
     if (random_below(r, 3) == 0) {
         s->kernel_h = s->kernel_w = 3;
         s->stride_h = s->stride_w = s->dilation_h = s->dilation_w = 1;
+        s->out_h += 3;
+        s->group_in += 15;
+        s->group_out += 15;
     } else if (random_below(r, 4) == 0) {
         s->kernel_w = 3;
         s->stride_w = s->dilation_w = 1;
