@@ -87,7 +87,7 @@ static bool pays(const struct tepi_conv *conv)
     const uint64_t down = (conv->out_h + OUT - 1) / OUT, across = (conv->out_w + OUT - 1) / OUT;
     const uint64_t pixels = (uint64_t)conv->n * conv->out_h * conv->out_w;
     return conv->group_in >= 16 && conv->group_out >= 16 &&
-           64 * conv->n * down * across + 200 < 18 * pixels;
+           64 * down * across * conv->n + 200 < 18 * pixels;
 }
 
 static bool takes(const struct tepi_conv *conv)
