@@ -75,7 +75,18 @@ static uint16_t check(const struct tepi_image *image, const struct tepi_instruct
     return check_results(image, in, out);
 }
 
-/* Where unit `unit` of one side begins: a row, or a pixel of the only row. */
+/* Cuts lie between rows of the kernel's tiles. */
+static uint32_t rows_of_tile(const struct tepi_conv_step *s)
+{
+    return s->kernel->rows ? s->kernel->rows : 1;
+}
+
+static uint32_t tiles_of(const struct tepi_conv_step *s)
+{
+    return (s->conv.n * s->conv.out_h + rows_of_tile(s) - 1) / rows_of_tile(s);
+}
+
+/* Where unit `unit` of one side begins: a row of tiles, or a pixel of the only row. */
 static uint32_t bound(const struct tepi_conv_step *s, uint32_t extent, uint32_t unit)
 {
     const uint32_t even = (uint32_t)((uint64_t)extent * unit / s->cuts);
@@ -122,8 +133,10 @@ static void set_quantization(const struct tepi_conv_step *s, struct tepi_conv *c
 static void run_cuts(const struct tepi_conv_step *s, struct tepi_conv *conv, struct tepi_range cuts)
 {
     if (s->grain == 0) {
-        const uint32_t rows = conv->n * conv->out_h;
-        s->kernel->run(conv, bound(s, rows, cuts.begin), bound(s, rows, cuts.end));
+        const uint32_t rows = conv->n * conv->out_h, tile = rows_of_tile(s), tiles = tiles_of(s);
+        const uint32_t begin = bound(s, tiles, cuts.begin) * tile;
+        const uint32_t end = bound(s, tiles, cuts.end) * tile;
+        s->kernel->run(conv, begin, end < rows ? end : rows);
         return;
     }
     const uint32_t begin = bound(s, conv->out_w, cuts.begin);
@@ -232,7 +245,7 @@ static void cut_rows(struct tepi_conv_step *s, const struct tepi_conv *conv)
 {
     const uint32_t rows = conv->n * conv->out_h;
     const uint32_t grain = conv->out_w < WIDE_ROW ? PIXEL_GRAIN : 2 * PIXEL_GRAIN;
-    const uint32_t most = rows > 1 ? rows : conv->out_w / grain ? conv->out_w / grain : 1;
+    const uint32_t most = rows > 1 ? tiles_of(s) : conv->out_w / grain ? conv->out_w / grain : 1;
     s->grain = rows > 1 ? 0 : grain;
     s->cuts = s->sides == 1 ? most : s->sides >= SIDES_ENOUGH || most < 2 ? 1 : 2;
 }

@@ -75,6 +75,7 @@ struct tepi_conv_kernel {
     void (*pack)(const struct tepi_conv *conv, const int8_t *canonical, void *packed);
     size_t (*scratch_bytes)(const struct tepi_conv *conv);
     void (*run)(const struct tepi_conv *conv, uint32_t row_begin, uint32_t row_end);
+    uint32_t rows; /* any may be run, whole multiples of these cost least; 0: no matter */
 };
 
 /* One product of activations: rows x depth by depth x columns, see abi/program.h. */

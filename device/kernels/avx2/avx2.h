@@ -9,6 +9,7 @@
 extern const struct tepi_conv_kernel tepi_u8s8_dwconv3x3_1x16_avx2;    /* stride_w 1 or 2 */
 extern const struct tepi_conv_kernel tepi_u8s8_dwconv3x3_1x32_avxvnni; /* likewise */
 extern const struct tepi_conv_kernel tepi_u8s8_dwconv_1x16_avx2;       /* one channel per group */
+extern const struct tepi_conv_kernel tepi_u8s8_wino3x3_4x4_avx2;       /* dense, stride 1 */
 extern const struct tepi_conv_kernel tepi_u8s8_conv_6x16_avx2;         /* takes all */
 extern const struct tepi_conv_kernel tepi_u8s8_conv_6x16_avxvnni;      /* takes all */
 

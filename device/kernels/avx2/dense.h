@@ -5,8 +5,8 @@
  * so that each is one run of elements; all channels then read that copy. Windows that already are
  * such runs (depth 4, one tap) stay where they are.
  *
- * Packed weights: [group][panel of 2 blocks, the last maybe of 1][step][block][8 channels][depth],
- * 4 bytes a lane, zeros where the shape leaves room. Small groups are merged until they fill a
+ * Packed weights: [group][panel of 2 blocks, the last maybe of 1][step][block][8 channels][depth]
+ * bytes, zeros where the shape leaves room. Small groups are merged until they fill a
  * panel, with zero weights between them. */
 #ifndef TEPI_KERNELS_AVX2_DENSE_H
 #define TEPI_KERNELS_AVX2_DENSE_H
@@ -20,8 +20,11 @@ enum {
     TEPI_PANEL = 16,
     TEPI_PIXELS = 240,
     TEPI_VECTOR = 32,
+    TEPI_LINE = 64,
+    TEPI_LONG_WINDOW = 512,
     /* Windows of one block of pixels: they share the second-level cache with a panel's weights. */
     TEPI_WINDOWS_BYTES = 160 << 10,
+    TEPI_WIDE_WINDOWS_BYTES = 200 << 10, /* of depth 2 */
 };
 
 /* The convolution as these kernels see it; the same at packing and at run time. */
@@ -37,10 +40,11 @@ struct tepi_shape {
 struct tepi_panel {
     const uint8_t *weights;
     __m256i bias[2];
-    __m256 multiplier[2];
+    __m256 multiplier[2], addend[2];
     struct tepi_store_vectors store;
-    size_t out_offset, channels;
+    size_t out_offset, channels; /* bytes; channels that are stored */
     uint32_t steps;
+    bool floats;
 };
 
 struct tepi_pixels {
@@ -49,9 +53,9 @@ struct tepi_pixels {
     uint8_t *out[TEPI_PIXELS];
 };
 
-typedef void tepi_tile(const struct tepi_panel *p, const uint8_t *const *in, uint8_t *const *out);
-/* [blocks of the panel - 1][rows - 1] */
-typedef tepi_tile *const tepi_tiles[2][TEPI_ROWS];
+/* One panel of `width` blocks over `count` pixels; `scratch` is what the windows leave. */
+typedef void tepi_run_panel(const struct tepi_panel *p, const struct tepi_pixels *at,
+                            uint32_t count, uint32_t width, uint8_t *scratch);
 
 static inline uint32_t tepi_merged_groups(const struct tepi_conv *conv)
 {
@@ -78,25 +82,30 @@ static inline struct tepi_shape tepi_shape_of(const struct tepi_conv *conv, cons
     s.steps = (uint32_t)(((size_t)conv->kernel_h * s.runs_w * s.run + depth - 1) / depth);
     s.blocks = (s.group_out + TEPI_BLOCK - 1) / TEPI_BLOCK;
     s.window = (size_t)s.steps * 4;
-    const size_t fit = TEPI_WINDOWS_BYTES / s.window / TEPI_ROWS * TEPI_ROWS;
+    /* An odd number of lines, or windows of some sizes would share few sets of the cache. */
+    if (depth == 2 && s.window >= TEPI_LONG_WINDOW)
+        s.window =
+            (s.window / TEPI_LINE | 1) * TEPI_LINE + (s.window % TEPI_LINE ? 2 * TEPI_LINE : 0);
+    const size_t bytes = depth == 2 ? TEPI_WIDE_WINDOWS_BYTES : TEPI_WINDOWS_BYTES;
+    const size_t fit = bytes / s.window / TEPI_ROWS * TEPI_ROWS;
     s.pixels = (uint32_t)(fit < TEPI_ROWS ? TEPI_ROWS : fit < TEPI_PIXELS ? fit : TEPI_PIXELS);
     return s;
 }
 
-static inline size_t tepi_block_bytes(const struct tepi_shape *s)
+static inline size_t tepi_block_bytes(const struct tepi_shape *s, const uint32_t depth)
 {
-    return (size_t)s->steps * TEPI_BLOCK * 4;
+    return (size_t)s->steps * TEPI_BLOCK * depth;
 }
 
-static inline size_t tepi_dense_packed_bytes(const struct tepi_shape *s)
+static inline size_t tepi_dense_packed_bytes(const struct tepi_shape *s, const uint32_t depth)
 {
-    return s->groups * s->blocks * tepi_block_bytes(s);
+    return s->groups * s->blocks * tepi_block_bytes(s, depth);
 }
 
 /* The last run is copied in whole vectors. */
-static inline size_t tepi_dense_scratch_bytes(const struct tepi_shape *s)
+static inline size_t tepi_windows_bytes(const struct tepi_shape *s)
 {
-    return s->pixels * s->window + 2 * TEPI_VECTOR;
+    return (s->pixels * s->window + 2 * TEPI_VECTOR - 1) / TEPI_VECTOR * TEPI_VECTOR + TEPI_VECTOR;
 }
 
 /* One filter into its lane. `packed` is the channel's first weight in its panel, `pitch` the bytes
@@ -109,9 +118,7 @@ static inline void tepi_pack_filter(const struct tepi_conv *conv, const struct t
         const size_t first = tap / s->taps_w * s->run + tap % s->taps_w * conv->in_stride_w;
         for (size_t c = 0; c < conv->group_in; c++, filter++) {
             const size_t element = first + channel_in + c;
-            uint8_t *to = packed + element / depth * pitch + element % depth * (4 / depth);
-            const int16_t wide = *filter;
-            memcpy(to, &wide, 4 / depth);
+            packed[element / depth * pitch + element % depth] = (uint8_t)*filter;
         }
     }
 }
@@ -120,16 +127,17 @@ static inline void tepi_dense_pack(const struct tepi_conv *conv, const struct te
                                    const int8_t *canonical, uint8_t *packed, const uint32_t depth)
 {
     const size_t filter = (size_t)conv->kernel_h * conv->kernel_w * conv->group_in;
-    memset(packed, 0, tepi_dense_packed_bytes(s));
+    memset(packed, 0, tepi_dense_packed_bytes(s, depth));
     for (uint32_t g = 0; g < s->groups; g++) {
         for (uint32_t o = 0; o < s->group_out; o++) {
             const uint32_t panel = o / TEPI_PANEL, lane = o % TEPI_PANEL;
             const uint32_t width = s->blocks - panel * 2 > 1 ? 2 : 1;
             tepi_pack_filter(conv, s, canonical + ((size_t)g * s->group_out + o) * filter,
                              (size_t)(o / conv->group_out) * conv->group_in,
-                             packed + ((size_t)g * s->blocks + panel * 2) * tepi_block_bytes(s) +
-                                 (size_t)lane * 4,
-                             (size_t)width * TEPI_BLOCK * 4, depth);
+                             packed +
+                                 ((size_t)g * s->blocks + panel * 2) * tepi_block_bytes(s, depth) +
+                                 (size_t)lane * depth,
+                             (size_t)width * TEPI_BLOCK * depth, depth);
         }
     }
 }
@@ -167,10 +175,37 @@ TEPI_INLINE void tepi_copy_windows(const struct tepi_conv *conv, const struct te
     }
 }
 
+/* float32 results of one row of a tile. */
+TEPI_INLINE void tepi_store_floats(const struct tepi_panel *p, uint8_t *out, const __m256i *acc,
+                                   const int width)
+{
+    TEPI_UNROLL
+    for (int v = 0; v < width; v++) {
+        const __m256 scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(acc[v]), p->multiplier[v]);
+        const __m256 sum = _mm256_add_ps(scaled, p->addend[v]);
+        float *to = (float *)(void *)(out + p->out_offset) + v * TEPI_BLOCK;
+        if (p->channels >= (size_t)(v + 1) * TEPI_BLOCK)
+            _mm256_storeu_ps(to, sum);
+        else
+            _mm256_maskstore_ps(to, tepi_mask8(p->channels - (size_t)v * TEPI_BLOCK), sum);
+    }
+}
+
 /* Requantizes and stores rows x width accumulators. */
 TEPI_INLINE void tepi_store_tile(const struct tepi_panel *p, uint8_t *const *out,
                                  const __m256i *acc, const int rows, const int width)
 {
+    if (p->floats) {
+        TEPI_UNROLL
+        for (int i = 0; i < rows; i++)
+            tepi_store_floats(p, out[i], acc + i * width, width);
+        return;
+    }
+    /* Copies: stores of bytes may alias the panel. */
+    const struct tepi_store_vectors store = p->store;
+    const __m256 multiplier[2] = {p->multiplier[0], p->multiplier[1]};
+    const size_t channels = p->channels, offset = p->out_offset;
+    const bool whole = channels == TEPI_PANEL;
     TEPI_UNROLL
     for (int i = 0; i < rows; i += 2) {
         __m256i four[4];
@@ -178,33 +213,43 @@ TEPI_INLINE void tepi_store_tile(const struct tepi_panel *p, uint8_t *const *out
         for (int k = 0; k < 4; k++) {
             const int row = i + k / 2, v = k % 2;
             four[k] = v < width && row < rows
-                          ? tepi_scale(acc[row * width + v], p->multiplier[v], p->store.highest)
+                          ? tepi_scale(acc[row * width + v], multiplier[v], store.highest)
                           : _mm256_setzero_si256();
         }
-        const __m256i bytes = tepi_saturate4(four[0], four[1], four[2], four[3], &p->store);
-        tepi_store16(out[i] + p->out_offset, _mm256_castsi256_si128(bytes), p->channels);
+        const __m256i bytes = tepi_saturate4(four[0], four[1], four[2], four[3], &store);
+        tepi_store16(out[i] + offset, _mm256_castsi256_si128(bytes), whole ? 16 : channels);
         if (i + 1 < rows)
-            tepi_store16(out[i + 1] + p->out_offset, _mm256_extracti128_si256(bytes, 1),
-                         p->channels);
+            tepi_store16(out[i + 1] + offset, _mm256_extracti128_si256(bytes, 1),
+                         whole ? 16 : channels);
     }
 }
 
-/* Full tiles, but the last two share what is left. */
-static inline void tepi_run_panel(const struct tepi_panel *p, const struct tepi_pixels *at,
-                                  uint32_t count, tepi_tile *const *tiles)
+/* Of the next tile where `left` pixels are left: full tiles, but the last two share the rest. */
+static inline uint32_t tepi_tile_rows(uint32_t left)
 {
-    for (uint32_t begin = 0, rows; begin < count; begin += rows) {
-        const uint32_t left = count - begin;
-        rows = left >= 2 * TEPI_ROWS ? TEPI_ROWS : left > TEPI_ROWS ? (left + 1) / 2 : left;
-        tiles[rows - 1](p, at->windows + begin, at->out + begin);
+    return left >= 2 * TEPI_ROWS ? TEPI_ROWS : left > TEPI_ROWS ? (left + 1) / 2 : left;
+}
+
+/* Adding -0.0 changes no float32, not even -0.0. */
+static inline void tepi_panel_constants(struct tepi_panel *p, const struct tepi_conv *conv,
+                                        size_t first, uint32_t width)
+{
+    p->out_offset = conv->floats ? first * sizeof(float) : first;
+    for (uint32_t v = 0; v < width; v++, first += TEPI_BLOCK) {
+        const __m256i mask = tepi_mask8(p->channels - v * TEPI_BLOCK);
+        p->bias[v] = _mm256_maskload_epi32(conv->bias + first, mask);
+        p->multiplier[v] = _mm256_maskload_ps(conv->multiplier + first, mask);
+        p->addend[v] = conv->floats && conv->addend ? _mm256_maskload_ps(conv->addend + first, mask)
+                                                    : _mm256_set1_ps(-0.0f);
     }
 }
 
 TEPI_INLINE void tepi_run_block(const struct tepi_conv *conv, const struct tepi_shape *s,
                                 struct tepi_panel *p, struct tepi_pixels *at, uint32_t count,
-                                tepi_tiles tiles, const uint32_t depth)
+                                tepi_run_panel *run_panel, const uint32_t depth)
 {
     const bool in_place = depth == 4 && conv->kernel_h * s->runs_w == 1;
+    uint8_t *scratch = (uint8_t *)conv->scratch + tepi_windows_bytes(s);
     p->weights = conv->weights;
     for (uint32_t g = 0; g < s->groups; g++) {
         const size_t in_offset = (size_t)g * s->group_in;
@@ -215,35 +260,32 @@ TEPI_INLINE void tepi_run_block(const struct tepi_conv *conv, const struct tepi_
         for (uint32_t o = 0; o < s->group_out; o += TEPI_PANEL) {
             const size_t left = s->group_out - o;
             const uint32_t width = left > TEPI_BLOCK ? 2 : 1;
-            p->out_offset = (size_t)g * s->group_out + o;
             p->channels = left < TEPI_PANEL ? left : TEPI_PANEL;
-            for (uint32_t v = 0; v < width; v++) {
-                const size_t first = p->out_offset + v * TEPI_BLOCK;
-                const __m256i mask = tepi_mask8(p->channels - v * TEPI_BLOCK);
-                p->bias[v] = _mm256_maskload_epi32(conv->bias + first, mask);
-                p->multiplier[v] = _mm256_maskload_ps(conv->multiplier + first, mask);
-            }
-            tepi_run_panel(p, at, count, tiles[width - 1]);
-            p->weights += width * tepi_block_bytes(s);
+            tepi_panel_constants(p, conv, (size_t)g * s->group_out + o, width);
+            run_panel(p, at, count, width, scratch);
+            p->weights += width * tepi_block_bytes(s, depth);
         }
     }
     const size_t channels = (size_t)s->groups * s->group_out;
-    for (uint32_t i = 0; conv->store.table && i < count; i++)
+    for (uint32_t i = 0; !conv->floats && conv->store.table && i < count; i++)
         tepi_u8_table_32_avx2(conv->store.table, at->out[i], at->out[i], channels);
 }
 
-/* Rows of pixels are flattened, so that a tile may span two of them. Blocks are of equal size. */
+/* Rows of pixels are flattened, so that a tile may span two of them. Blocks are of equal size, in
+ * full tiles. */
 TEPI_INLINE void tepi_dense_run(const struct tepi_conv *conv, uint32_t row_begin, uint32_t row_end,
-                                tepi_tiles tiles, const uint32_t depth)
+                                tepi_run_panel *run_panel, const uint32_t depth)
 {
     const struct tepi_shape s = tepi_shape_of(conv, depth);
     struct tepi_panel p = {
         .store = tepi_store_range(conv->store.zero_point, conv->store.lo, conv->store.hi),
         .steps = s.steps,
+        .floats = conv->floats,
     };
     const uint64_t pixels = (uint64_t)(row_end - row_begin) * conv->out_w;
     const uint64_t blocks = (pixels + s.pixels - 1) / s.pixels;
-    const uint32_t block = blocks ? (uint32_t)((pixels + blocks - 1) / blocks) : 0;
+    const uint32_t even = blocks ? (uint32_t)((pixels + blocks - 1) / blocks) : 0;
+    const uint32_t block = (even + TEPI_ROWS - 1) / TEPI_ROWS * TEPI_ROWS;
     struct tepi_pixels at;
     uint32_t count = 0;
     for (uint32_t row = row_begin; row < row_end; row++) {
@@ -257,13 +299,13 @@ TEPI_INLINE void tepi_dense_run(const struct tepi_conv *conv, uint32_t row_begin
             in += conv->stride_w * conv->in_stride_w;
             out += conv->out_stride_w;
             if (++count == block) {
-                tepi_run_block(conv, &s, &p, &at, count, tiles, depth);
+                tepi_run_block(conv, &s, &p, &at, count, run_panel, depth);
                 count = 0;
             }
         }
     }
     if (count)
-        tepi_run_block(conv, &s, &p, &at, count, tiles, depth);
+        tepi_run_block(conv, &s, &p, &at, count, run_panel, depth);
 }
 
 #endif

@@ -7,6 +7,7 @@
 static const struct tepi_conv_kernel *const convolutions[] = {
     &tepi_u8s8_dwconv3x3_1x16_avx2,
     &tepi_u8s8_dwconv_1x16_avx2,
+    &tepi_u8s8_wino3x3_4x4_avx2,
     &tepi_u8s8_conv_6x16_avx2,
     NULL,
 };

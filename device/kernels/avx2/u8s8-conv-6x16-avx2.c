@@ -1,56 +1,105 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Dense and grouped convolution with VPMADDWD: both factors as 16 bits, so that no product and no
- * pair of them saturates (VPMADDUBSW's do: 2 * 255 * 127 is over int16). dense.h has the rest. */
+/* Dense and grouped convolution with VPMADDWD (madd.h). dense.h has the rest.
+ *
+ * Weights stay bytes in memory and are widened for all tiles of a block of pixels at once, so many
+ * steps at a time that they stay in the first-level cache; sums wait in between. */
 #include "kernels/avx2/dense.h"
+#include "kernels/avx2/madd.h"
 
-enum { DEPTH = 2 };
+enum { DEPTH = 2, STEPS = 256, WEIGHTS_BYTES = STEPS * 2 * TEPI_VECTOR, PIXEL_SUMS = 64 };
 
-/* acc[i][v] += pair of pixel i * pair of each channel of block v, step by step. */
-TEPI_INLINE void tile(const struct tepi_panel *p, const uint8_t *const *in, uint8_t *const *out,
-                      const int rows, const int width)
+/* A part of the steps of a panel: whose weights, and where sums wait. */
+struct part {
+    const uint8_t *weights;
+    uint8_t *sums; /* of the tile */
+    size_t offset; /* of its first step in a window */
+    size_t steps;
+    bool first, last;
+};
+
+TEPI_INLINE void tile(const struct tepi_panel *p, const struct part *part,
+                      const uint8_t *const *windows, uint8_t *const *out, const int rows,
+                      const int width, const bool narrow)
 {
     __m256i acc[TEPI_ROWS * 2];
-    const uint8_t *at[TEPI_ROWS];
+    __m256i *sums = (__m256i *)part->sums;
+    const uint8_t *in[TEPI_ROWS];
     TEPI_UNROLL
     for (int i = 0; i < rows; i++)
-        at[i] = in[i];
+        in[i] = windows[i] + part->offset;
     TEPI_UNROLL
     for (int k = 0; k < rows * width; k++)
-        acc[k] = p->bias[k % width];
-    const uint8_t *weights = p->weights;
-    const size_t end = (size_t)p->steps * 4;
-    for (size_t byte = 0; byte < end; byte += 4, weights += width * TEPI_VECTOR) {
-        __m256i w[2];
-        TEPI_UNROLL
-        for (int v = 0; v < width; v++)
-            w[v] = tepi_load32(weights + v * TEPI_VECTOR);
-        TEPI_UNROLL
-        for (int i = 0; i < rows; i++) {
-            const __m256i pair = tepi_broadcast4(at[i] + byte);
-            TEPI_UNROLL
-            for (int v = 0; v < width; v++)
-                acc[i * width + v] =
-                    _mm256_add_epi32(acc[i * width + v], _mm256_madd_epi16(pair, w[v]));
-        }
+        acc[k] = part->first ? p->bias[k % width] : _mm256_load_si256(sums + k);
+    tepi_madd(acc, in, part->weights, part->steps, rows, width, narrow);
+    if (part->last) {
+        tepi_store_tile(p, out, acc, rows, width);
+        return;
     }
-    tepi_store_tile(p, out, acc, rows, width);
+    TEPI_UNROLL
+    for (int k = 0; k < rows * width; k++)
+        _mm256_store_si256(sums + k, acc[k]);
 }
 
-#define TILE(rows, width)                                                                          \
-    static void tile_##rows##x##width(const struct tepi_panel *p, const uint8_t *const *in,        \
-                                      uint8_t *const *out)                                         \
-    {                                                                                              \
-        tile(p, in, out, rows, width);                                                             \
-    }
-#define TILES(width)                                                                               \
-    TILE(1, width) TILE(2, width) TILE(3, width) TILE(4, width) TILE(5, width) TILE(6, width)
-TILES(1)
-TILES(2)
+typedef void tile_function(const struct tepi_panel *p, const struct part *part,
+                           const uint8_t *const *windows, uint8_t *const *out);
 
-static tepi_tiles tiles = {
-    {tile_1x1, tile_2x1, tile_3x1, tile_4x1, tile_5x1, tile_6x1},
-    {tile_1x2, tile_2x2, tile_3x2, tile_4x2, tile_5x2, tile_6x2},
+#define TILE(name, rows, width, narrow)                                                            \
+    static void name##rows##x##width(const struct tepi_panel *p, const struct part *part,          \
+                                     const uint8_t *const *windows, uint8_t *const *out)           \
+    {                                                                                              \
+        tile(p, part, windows, out, rows, width, narrow);                                          \
+    }
+#define TILES(name, width, narrow)                                                                 \
+    TILE(name, 1, width, narrow)                                                                   \
+    TILE(name, 2, width, narrow)                                                                   \
+    TILE(name, 3, width, narrow)                                                                   \
+    TILE(name, 4, width, narrow)                                                                   \
+    TILE(name, 5, width, narrow)                                                                   \
+    TILE(name, 6, width, narrow)
+TILES(wide_, 1, false)
+TILES(wide_, 2, false)
+TILES(narrow_, 1, true)
+TILES(narrow_, 2, true)
+
+static tile_function *const wide[2][TEPI_ROWS] = {
+    {wide_1x1, wide_2x1, wide_3x1, wide_4x1, wide_5x1, wide_6x1},
+    {wide_1x2, wide_2x2, wide_3x2, wide_4x2, wide_5x2, wide_6x2},
 };
+static tile_function *const narrow[2][TEPI_ROWS] = {
+    {narrow_1x1, narrow_2x1, narrow_3x1, narrow_4x1, narrow_5x1, narrow_6x1},
+    {narrow_1x2, narrow_2x2, narrow_3x2, narrow_4x2, narrow_5x2, narrow_6x2},
+};
+
+static void run_panel(const struct tepi_panel *p, const struct tepi_pixels *at, uint32_t count,
+                      uint32_t width, uint8_t *scratch)
+{
+    if (count <= TEPI_ROWS) {
+        const struct part all = {
+            .weights = p->weights, .steps = p->steps, .first = true, .last = true};
+        narrow[width - 1][count - 1](p, &all, at->windows, at->out);
+        return;
+    }
+    const size_t parts = (p->steps + STEPS - 1) / STEPS, most = (p->steps + parts - 1) / parts;
+    const size_t bytes = width * TEPI_BLOCK * DEPTH; /* of packed weights in a step */
+    const size_t lines = most * bytes / 64 * TEPI_ROWS / count + 1;
+    for (size_t step = 0, steps; step < p->steps; step += steps) {
+        steps = p->steps - step < most ? p->steps - step : most;
+        struct part part = {.weights = scratch,
+                            .sums = scratch + WEIGHTS_BYTES,
+                            .offset = step * 4,
+                            .steps = steps,
+                            .first = step == 0,
+                            .last = step + steps == p->steps};
+        tepi_widen_weights(scratch, p->weights + step * bytes, steps * bytes);
+        const uint8_t *next = p->weights + (step + steps) * bytes;
+        for (uint32_t begin = 0, rows; begin < count; begin += rows) {
+            rows = tepi_tile_rows(count - begin);
+            next = tepi_prefetch(next, lines);
+            wide[width - 1][rows - 1](p, &part, at->windows + begin, at->out + begin);
+            part.sums += rows * PIXEL_SUMS;
+        }
+    }
+}
 
 static bool takes(const struct tepi_conv *conv)
 {
@@ -61,7 +110,7 @@ static bool takes(const struct tepi_conv *conv)
 static size_t packed_bytes(const struct tepi_conv *conv)
 {
     const struct tepi_shape s = tepi_shape_of(conv, DEPTH);
-    return tepi_dense_packed_bytes(&s);
+    return tepi_dense_packed_bytes(&s, DEPTH);
 }
 
 static void pack(const struct tepi_conv *conv, const int8_t *canonical, void *packed)
@@ -73,12 +122,12 @@ static void pack(const struct tepi_conv *conv, const int8_t *canonical, void *pa
 static size_t scratch_bytes(const struct tepi_conv *conv)
 {
     const struct tepi_shape s = tepi_shape_of(conv, DEPTH);
-    return tepi_dense_scratch_bytes(&s);
+    return tepi_windows_bytes(&s) + WEIGHTS_BYTES + s.pixels * PIXEL_SUMS;
 }
 
 static void run(const struct tepi_conv *conv, uint32_t row_begin, uint32_t row_end)
 {
-    tepi_dense_run(conv, row_begin, row_end, tiles, DEPTH);
+    tepi_dense_run(conv, row_begin, row_end, run_panel, DEPTH);
 }
 
 const struct tepi_conv_kernel tepi_u8s8_conv_6x16_avx2 = {

@@ -62,10 +62,20 @@ TEPI_INLINE void tile(const struct tepi_panel *p, const uint8_t *const *in, uint
 TILES(1)
 TILES(2)
 
-static tepi_tiles tiles = {
-    {tile_1x1, tile_2x1, tile_3x1, tile_4x1, tile_5x1, tile_6x1},
-    {tile_1x2, tile_2x2, tile_3x2, tile_4x2, tile_5x2, tile_6x2},
-};
+static void run_panel(const struct tepi_panel *p, const struct tepi_pixels *at, uint32_t count,
+                      uint32_t width, uint8_t *scratch)
+{
+    static void (*const tiles[2][TEPI_ROWS])(const struct tepi_panel *, const uint8_t *const *,
+                                             uint8_t *const *) = {
+        {tile_1x1, tile_2x1, tile_3x1, tile_4x1, tile_5x1, tile_6x1},
+        {tile_1x2, tile_2x2, tile_3x2, tile_4x2, tile_5x2, tile_6x2},
+    };
+    (void)scratch;
+    for (uint32_t begin = 0, rows; begin < count; begin += rows) {
+        rows = tepi_tile_rows(count - begin);
+        tiles[width - 1][rows - 1](p, at->windows + begin, at->out + begin);
+    }
+}
 
 static bool takes(const struct tepi_conv *conv)
 {
@@ -76,7 +86,7 @@ static bool takes(const struct tepi_conv *conv)
 static size_t packed_bytes(const struct tepi_conv *conv)
 {
     const struct tepi_shape s = tepi_shape_of(conv, DEPTH);
-    return tepi_dense_packed_bytes(&s);
+    return tepi_dense_packed_bytes(&s, DEPTH);
 }
 
 static void pack(const struct tepi_conv *conv, const int8_t *canonical, void *packed)
@@ -88,12 +98,12 @@ static void pack(const struct tepi_conv *conv, const int8_t *canonical, void *pa
 static size_t scratch_bytes(const struct tepi_conv *conv)
 {
     const struct tepi_shape s = tepi_shape_of(conv, DEPTH);
-    return tepi_dense_scratch_bytes(&s);
+    return tepi_windows_bytes(&s);
 }
 
 static void run(const struct tepi_conv *conv, uint32_t row_begin, uint32_t row_end)
 {
-    tepi_dense_run(conv, row_begin, row_end, tiles, DEPTH);
+    tepi_dense_run(conv, row_begin, row_end, run_panel, DEPTH);
 }
 
 const struct tepi_conv_kernel tepi_u8s8_conv_6x16_avxvnni = {

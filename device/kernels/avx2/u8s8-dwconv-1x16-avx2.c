@@ -17,7 +17,7 @@ static size_t pairs_of(const struct tepi_conv *conv)
 
 static bool takes(const struct tepi_conv *conv)
 {
-    return conv->group_in == 1 && conv->group_out == 1;
+    return conv->group_in == 1 && conv->group_out == 1 && !conv->floats;
 }
 
 static size_t packed_bytes(const struct tepi_conv *conv)

@@ -27,6 +27,7 @@ static struct tepi_conv_case draw_conv(uint64_t *r)
         .has_table = random_below(r, 8) == 0,
         .row_cut = random_below(r, 8),
         .extreme = random_below(r, 4) == 0,
+        .floats = random_below(r, 4) ? 0 : 1 + random_below(r, 2),
     };
     if (random_below(r, 3) == 0) {
         s.lo = random_below(r, 128);
@@ -41,7 +42,13 @@ static void set_dense(struct tepi_conv_case *s, uint64_t *r)
     s->group_out = 1 + random_below(r, random_below(r, 2) ? 48 : 200);
     if (random_below(r, 2))
         s->kernel_h = s->kernel_w = 1;
-    if (random_below(r, 4) == 0) {
+    if (random_below(r, 3) == 0) {
+        s->kernel_h = s->kernel_w = 3;
+        s->stride_h = s->stride_w = s->dilation_h = s->dilation_w = 1;
+        s->out_h += 3;
+        s->group_in += 15;
+        s->group_out += 15;
+    } else if (random_below(r, 4) == 0) {
         s->kernel_w = 3;
         s->stride_w = s->dilation_w = 1;
         s->out_w += 15;

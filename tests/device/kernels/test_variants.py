@@ -88,6 +88,8 @@ def convolutions(draw: st.DrawFn, kind: str) -> dict[str, int]:
     case["out_w"] = draw(small(40, 1))
     if draw(st.booleans()):
         case |= {"kernel_h": 3, "kernel_w": 3, "dilation_w": 1}
+        if kind == "dense" and draw(st.booleans()):
+            case |= dict.fromkeys(("stride_h", "stride_w", "dilation_h"), 1)
     if kind == "dense" and draw(st.booleans()):
         case |= {"kernel_w": 3, "stride_w": 1, "dilation_w": 1, "out_w": draw(small(40, 16))}
         channels = {"groups": 1, "group_in": draw(small(40, 1)), "group_out": draw(small(16, 1))}
@@ -105,6 +107,7 @@ def convolutions(draw: st.DrawFn, kind: str) -> dict[str, int]:
     case["lo"] = draw(st.one_of(st.just(0), small(255)))
     case["hi"] = draw(st.one_of(st.just(255), small(255, case["lo"])))
     case |= {"zero_point": draw(small(255)), "row_cut": draw(small(6))}
+    case["floats"] = draw(st.sampled_from([0, 0, 0, 1, 2]))
     return case | {name: draw(small(1)) for name in ("has_table", "extreme")}
 
 

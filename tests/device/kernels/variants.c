@@ -80,7 +80,7 @@ const char *tepi_convolution_name(uint32_t set, uint32_t variant)
 }
 
 struct operands {
-    struct guarded input, expected, output, canonical, bias, multiplier, packed, scratch;
+    struct guarded input, expected, output, canonical, bias, multiplier, addend, packed, scratch;
     uint8_t table[256];
 };
 
@@ -89,6 +89,7 @@ static struct tepi_conv geometry(const struct tepi_conv_case *s)
     const size_t in_h = (s->out_h - 1) * s->stride_h + (s->kernel_h - 1) * s->dilation_h + 1;
     const size_t in_w = (s->out_w - 1) * s->stride_w + (s->kernel_w - 1) * s->dilation_w + 1;
     const size_t in_c = (size_t)s->groups * s->group_in, out_c = (size_t)s->groups * s->group_out;
+    const size_t bytes = s->floats ? sizeof(float) : 1;
     struct tepi_conv conv = {
         .n = s->n,
         .out_h = s->out_h,
@@ -103,12 +104,13 @@ static struct tepi_conv geometry(const struct tepi_conv_case *s)
         .group_in = s->group_in,
         .group_out = s->group_out,
         .in_stride_w = in_c + s->in_padding,
-        .out_stride_w = out_c + s->out_padding,
+        .out_stride_w = (out_c + s->out_padding) * bytes,
         .store = {.zero_point = (int32_t)s->zero_point, .lo = (uint8_t)s->lo, .hi = (uint8_t)s->hi},
+        .floats = s->floats,
     };
     conv.in_stride_h = in_w * conv.in_stride_w + s->in_padding;
     conv.in_stride_n = in_h * conv.in_stride_h;
-    conv.out_stride_h = s->out_w * conv.out_stride_w + s->out_padding;
+    conv.out_stride_h = s->out_w * conv.out_stride_w + s->out_padding * bytes;
     conv.out_stride_n = s->out_h * conv.out_stride_h;
     return conv;
 }
@@ -125,7 +127,8 @@ static size_t in_extent(const struct tepi_conv *c)
 static size_t out_extent(const struct tepi_conv *c)
 {
     return (c->n - 1) * c->out_stride_n + (c->out_h - 1) * c->out_stride_h +
-           (c->out_w - 1) * c->out_stride_w + (size_t)c->groups * c->group_out;
+           (c->out_w - 1) * c->out_stride_w +
+           (size_t)c->groups * c->group_out * (c->floats ? sizeof(float) : 1);
 }
 
 static void fill_operands(struct operands *o, const struct tepi_conv *conv, bool extreme,
@@ -155,6 +158,8 @@ static void fill_operands(struct operands *o, const struct tepi_conv *conv, bool
         }
         memcpy(o->bias.bytes + 4 * i, &bias, 4);
         memcpy(o->multiplier.bytes + 4 * i, &multiplier, 4);
+        const float addend = ldexpf((float)(int32_t)random_next(random), -24);
+        memcpy(o->addend.bytes + 4 * i, &addend, 4);
     }
 }
 
@@ -191,7 +196,8 @@ static void run_in_parts(const struct tepi_conv *conv, const struct tepi_conv_ke
             side.group_out = conv->group_out - TEPI_KERNEL_PANEL;
             side.bias += TEPI_KERNEL_PANEL;
             side.multiplier += TEPI_KERNEL_PANEL;
-            side.output += TEPI_KERNEL_PANEL;
+            side.output += TEPI_KERNEL_PANEL * (conv->floats ? sizeof(float) : 1);
+            side.addend = conv->addend ? conv->addend + TEPI_KERNEL_PANEL : NULL;
         }
         if (half) {
             struct tepi_conv begin = side;
@@ -245,11 +251,13 @@ int tepi_check_conv(uint32_t set, uint32_t variant, const struct tepi_conv_case 
         .canonical = guarded_new(channels * conv.kernel_h * conv.kernel_w * conv.group_in, at_end),
         .bias = guarded_new(channels * 4, true),
         .multiplier = guarded_new(channels * 4, true),
+        .addend = guarded_new(channels * 4, true),
     };
     fill_operands(&o, &conv, shape->extreme, &seed);
     conv.input = o.input.bytes;
     conv.bias = (const int32_t *)o.bias.bytes;
     conv.multiplier = (const float *)o.multiplier.bytes;
+    conv.addend = shape->floats == 2 ? (const float *)o.addend.bytes : NULL;
     conv.store.table = shape->has_table ? o.table : NULL;
     conv.weights = o.canonical.bytes;
     conv.output = o.expected.bytes;
@@ -261,6 +269,7 @@ int tepi_check_conv(uint32_t set, uint32_t variant, const struct tepi_conv_case 
     guarded_free(&o.canonical);
     guarded_free(&o.bias);
     guarded_free(&o.multiplier);
+    guarded_free(&o.addend);
     return verdict;
 }
 

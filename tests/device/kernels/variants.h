@@ -30,6 +30,7 @@ struct tepi_conv_case {
     uint32_t zero_point, lo, hi, has_table;
     uint32_t row_cut; /* rows [0, cut) and [cut, end) run apart */
     uint32_t extreme; /* operands at the ends of their ranges: sums wrap, results saturate */
+    uint32_t floats;  /* 1: float32 results, 2: with an addend; out_padding is then of 4 bytes */
 };
 /* 2: the variant does not take this shape. */
 int tepi_check_conv(uint32_t set, uint32_t variant, const struct tepi_conv_case *shape,
