@@ -11,6 +11,7 @@ extern const struct tepi_conv_kernel tepi_u8s8_dwconv3x3_1x32_avxvnni; /* likewi
 extern const struct tepi_conv_kernel tepi_u8s8_dwconv_1x16_avx2;       /* one channel per group */
 extern const struct tepi_conv_kernel tepi_u8s8_conv_6x16_avx2;         /* takes all */
 extern const struct tepi_conv_kernel tepi_u8s8_conv_6x16_avxvnni;      /* takes all */
+extern const struct tepi_matmul_kernel tepi_u8_matmul_6x16_avx2;
 
 void tepi_u8_table_32_avx2(const uint8_t *table, const uint8_t *a, uint8_t *out, size_t count);
 void tepi_u8_add_32_avx2(const struct tepi_add *op, const uint8_t *a, const uint8_t *b,
@@ -24,5 +25,7 @@ void tepi_u8f32_dequantize_8_avx2(const struct tepi_plane *plane,
                                   const struct tepi_quantization *q);
 void tepi_u8_copy_32_avx2(const struct tepi_plane *plane, uint8_t flip);
 void tepi_u8_softmax_32_avx2(const struct tepi_softmax *op, const uint8_t *a, uint8_t *out);
+void tepi_u8_layernorm_32_avx2(const struct tepi_layernorm *op, const uint8_t *a, uint8_t *out,
+                               size_t count);
 
 #endif
