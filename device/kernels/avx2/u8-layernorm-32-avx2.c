@@ -7,17 +7,6 @@
 /* Vectors whose squares one 32-bit lane can add up: 2 x 255^2 for each. */
 enum { FLUSH = 16384 };
 
-/* The first `count` bytes, zeros behind them; reads 32. */
-TEPI_INLINE __m256i load_some(const uint8_t *a, size_t count)
-{
-    const __m256i places =
-        _mm256_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20,
-                         21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31);
-    const __m256i inside =
-        _mm256_cmpgt_epi8(_mm256_set1_epi8(count < 32 ? (char)count : 32), places);
-    return _mm256_and_si256(tepi_load32(a), inside);
-}
-
 TEPI_INLINE uint64_t total_of(__m256i lanes)
 {
     const __m128i two =
@@ -40,7 +29,7 @@ static void add_up(const uint8_t *a, size_t count, uint64_t *sum, uint64_t *squa
         const size_t left = count - begin < (size_t)FLUSH * 32 ? count - begin : (size_t)FLUSH * 32;
         __m256i low = zero, high = zero;
         for (size_t i = begin; i < begin + left; i += 32) {
-            const __m256i x = load_some(a + i, begin + left - i);
+            const __m256i x = tepi_first32(a + i, begin + left - i);
             const __m256i even = _mm256_unpacklo_epi8(x, zero), odd = _mm256_unpackhi_epi8(x, zero);
             sums = _mm256_add_epi64(sums, _mm256_sad_epu8(x, zero));
             low = _mm256_add_epi32(low, _mm256_madd_epi16(even, even));

@@ -43,6 +43,16 @@ TEPI_INLINE __m256i tepi_mask8(size_t count)
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(count < 8 ? (int32_t)count : 8), lanes);
 }
 
+/* The first `count` bytes, zeros behind them; reads 32. */
+TEPI_INLINE __m256i tepi_first32(const uint8_t *bytes, size_t count)
+{
+    const __m256i places =
+        _mm256_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20,
+                         21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31);
+    const __m256i last = _mm256_set1_epi8(count < 32 ? (char)count : 32);
+    return _mm256_and_si256(tepi_load32(bytes), _mm256_cmpgt_epi8(last, places));
+}
+
 /* The first `count` bytes; 16 and more: all. */
 TEPI_INLINE void tepi_store16(uint8_t *out, __m128i bytes, size_t count)
 {
