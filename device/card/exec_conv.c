@@ -253,10 +253,7 @@ static void cut_rows(struct tepi_conv_step *s, const struct tepi_conv *conv)
 static const struct tepi_conv_kernel *kernel_for(const struct tepi_prepare *prepare,
                                                  const struct tepi_conv *conv)
 {
-    const struct tepi_kernel_set *set = prepare->kernels;
-    if (conv->floats) /* the AVX2 kernels do not refuse them yet */
-        set = tepi_kernels_for(TEPI_KERNEL_SCALAR);
-    const struct tepi_conv_kernel *const *kernel = set->convolutions;
+    const struct tepi_conv_kernel *const *kernel = prepare->kernels->convolutions;
     while (!(*kernel)->takes(conv))
         kernel++;
     return *kernel;

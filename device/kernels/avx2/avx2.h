@@ -12,6 +12,7 @@ extern const struct tepi_conv_kernel tepi_u8s8_dwconv_1x16_avx2;       /* one ch
 extern const struct tepi_conv_kernel tepi_u8s8_wino3x3_4x4_avx2;       /* dense, stride 1 */
 extern const struct tepi_conv_kernel tepi_u8s8_conv_6x16_avx2;         /* takes all */
 extern const struct tepi_conv_kernel tepi_u8s8_conv_6x16_avxvnni;      /* takes all */
+extern const struct tepi_matmul_kernel tepi_u8_matmul_6x16_avx2;
 
 extern const struct tepi_vector_kernels tepi_f32_vector_8_avx2;
 extern const struct tepi_fmatmul_kernel tepi_f32_matmul_6x16_avx2;
@@ -28,5 +29,7 @@ void tepi_u8f32_dequantize_8_avx2(const struct tepi_plane *plane,
                                   const struct tepi_quantization *q);
 void tepi_u8_copy_32_avx2(const struct tepi_plane *plane, uint8_t flip);
 void tepi_u8_softmax_32_avx2(const struct tepi_softmax *op, const uint8_t *a, uint8_t *out);
+void tepi_u8_layernorm_32_avx2(const struct tepi_layernorm *op, const uint8_t *a, uint8_t *out,
+                               size_t count);
 
 #endif

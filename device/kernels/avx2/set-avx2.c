@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The AVX2 kernel set, with and without what needs AVX-VNNI. */
 #include "kernels/avx2/avx2.h"
-#include "kernels/scalar/scalar.h"
 #include "kernels/sets.h"
 
 static const struct tepi_conv_kernel *const convolutions[] = {
@@ -30,8 +29,8 @@ static const struct tepi_conv_kernel *const convolutions_vnni[] = {
         .dequantize = tepi_u8f32_dequantize_8_avx2,                                                \
         .copy_u8 = tepi_u8_copy_32_avx2,                                                           \
         .softmax = tepi_u8_softmax_32_avx2,                                                        \
-        .layernorm = tepi_u8_layernorm_scalar,                                                     \
-        .matmul = &tepi_u8_matmul_1x1_scalar,                                                      \
+        .layernorm = tepi_u8_layernorm_32_avx2,                                                    \
+        .matmul = &tepi_u8_matmul_6x16_avx2,                                                       \
         .vector = &tepi_f32_vector_8_avx2,                                                         \
         .fmatmul = &tepi_f32_matmul_6x16_avx2,                                                     \
     }

@@ -6,7 +6,7 @@
 /* ratio_b * b' + fixed of 32 elements. */
 TEPI_INLINE void addend(const struct tepi_add *op, __m256i b, __m256 out[4])
 {
-    tepi_widen32(b, op->b_offset, out);
+    tepi_widen_lanes(b, op->b_offset, out);
     TEPI_UNROLL
     for (int v = 0; v < 4; v++)
         out[v] = _mm256_fmadd_ps(out[v], _mm256_set1_ps(op->ratio_b), _mm256_set1_ps(op->fixed));
@@ -16,11 +16,11 @@ TEPI_INLINE __m256i sum(const struct tepi_add *op, __m256i a, const __m256 adden
                         const struct tepi_store_vectors *store)
 {
     __m256 sums[4];
-    tepi_widen32(a, op->a_offset, sums);
+    tepi_widen_lanes(a, op->a_offset, sums);
     TEPI_UNROLL
     for (int v = 0; v < 4; v++)
         sums[v] = _mm256_fmadd_ps(sums[v], _mm256_set1_ps(op->ratio_a), addends[v]);
-    return tepi_round32(sums, store);
+    return tepi_round_lanes(sums, store);
 }
 
 void tepi_u8_add_32_avx2(const struct tepi_add *op, const uint8_t *a, const uint8_t *b,

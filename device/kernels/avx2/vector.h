@@ -43,6 +43,16 @@ TEPI_INLINE __m256i tepi_mask8(size_t count)
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(count < 8 ? (int32_t)count : 8), lanes);
 }
 
+/* The first `count` bytes, zeros behind them; reads 32. */
+TEPI_INLINE __m256i tepi_first32(const uint8_t *bytes, size_t count)
+{
+    const __m256i places =
+        _mm256_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20,
+                         21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31);
+    const __m256i last = _mm256_set1_epi8(count < 32 ? (char)count : 32);
+    return _mm256_and_si256(tepi_load32(bytes), _mm256_cmpgt_epi8(last, places));
+}
+
 /* The first `count` bytes; 16 and more: all. */
 TEPI_INLINE void tepi_store16(uint8_t *out, __m128i bytes, size_t count)
 {
@@ -142,6 +152,29 @@ TEPI_INLINE __m256i tepi_round32(const __m256 v[4], const struct tepi_store_vect
 {
     return tepi_saturate4(tepi_round8(v[0], s->highest), tepi_round8(v[1], s->highest),
                           tepi_round8(v[2], s->highest), tepi_round8(v[3], s->highest), s);
+}
+
+/* (float)(byte - offset) of 32 bytes, exactly. Each 128-bit lane of the four holds that lane's
+ * bytes, four of them in each: the order that tepi_round_lanes takes back. A byte below 0x4b00 in
+ * its 32 bits is the float 2^23 + byte. */
+TEPI_INLINE void tepi_widen_lanes(__m256i bytes, int32_t offset, __m256 out[4])
+{
+    const __m256i zero = _mm256_setzero_si256(), exponent = _mm256_set1_epi16(0x4b00);
+    const __m256 offsets = _mm256_set1_ps((float)(8388608 + offset));
+    const __m256i low = _mm256_unpacklo_epi8(bytes, zero), high = _mm256_unpackhi_epi8(bytes, zero);
+    const __m256i parts[4] = {
+        _mm256_unpacklo_epi16(low, exponent), _mm256_unpackhi_epi16(low, exponent),
+        _mm256_unpacklo_epi16(high, exponent), _mm256_unpackhi_epi16(high, exponent)};
+    TEPI_UNROLL
+    for (int v = 0; v < 4; v++)
+        out[v] = _mm256_sub_ps(_mm256_castsi256_ps(parts[v]), offsets);
+}
+
+/* tepi_saturate_lanes of four vectors of unrounded results. */
+TEPI_INLINE __m256i tepi_round_lanes(const __m256 v[4], const struct tepi_store_vectors *s)
+{
+    return tepi_saturate_lanes(tepi_round8(v[0], s->highest), tepi_round8(v[1], s->highest),
+                               tepi_round8(v[2], s->highest), tepi_round8(v[3], s->highest), s);
 }
 
 /* (float)(byte - offset) of 32 bytes, exactly, in their order. */

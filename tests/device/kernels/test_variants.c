@@ -205,6 +205,34 @@ CHECK_CASE(products)
     }
 }
 
+/* Rows too long for all of them to be held in the cache at once, and more than one round of rows
+ * that fit; sums that wrap. */
+CHECK_CASE(products_of_large_extents)
+{
+    static const struct tepi_matmul_case shapes[] = {
+        {.rows = 50, .depth = 3001, .columns = 19, .a_padding = 3, .row_cut = 20},
+        {.rows = 41, .depth = 3000, .columns = 18, .b_transposed = 1, .out_padding = 5},
+        {.rows = 13, .depth = 34000, .columns = 9, .b_transposed = 1, .extreme = 1},
+        {.rows = 8, .depth = 34001, .columns = 3, .extreme = 1, .row_cut = 1},
+        {.rows = 700, .depth = 130, .columns = 17, .has_table = 1, .row_cut = 555},
+        {.rows = 3, .depth = 5, .columns = 2100, .b_transposed = 1, .b_padding = 1},
+    };
+    char why[TEPI_WHY_BYTES] = "";
+    for (uint32_t set = 0; set < tepi_sets(); set++) {
+        uint64_t random = 7;
+        for (size_t i = 0; i < 4 * sizeof(shapes) / sizeof(shapes[0]); i++) {
+            struct tepi_matmul_case shape = shapes[i / 4];
+            shape.hi = 255;
+            shape.a_zero_point = random_below(&random, 256);
+            shape.b_zero_point = random_below(&random, 256);
+            tepi_check_matmul(set, &shape, random, why);
+            if (why[0])
+                fprintf(stderr, "%s, shape %zu: %s\n", tepi_set_name(set), i / 4, why);
+            CHECK(why[0] == 0);
+        }
+    }
+}
+
 CHECK_CASE(channels)
 {
     char why[TEPI_WHY_BYTES] = "";
@@ -225,6 +253,25 @@ CHECK_CASE(channels)
             if (why[0])
                 fprintf(stderr, "%s, round %d: %s\n", tepi_set_name(set), round, why);
             CHECK(why[0] == 0);
+        }
+    }
+}
+
+/* More channels than 32-bit lanes hold the squares of. */
+CHECK_CASE(channels_of_long_rows)
+{
+    char why[TEPI_WHY_BYTES] = "";
+    for (uint32_t set = 0; set < tepi_sets(); set++) {
+        uint64_t random = 8;
+        for (uint32_t round = 0; round < 3; round++) {
+            const struct tepi_channels_case shape = {
+                .layernorm = 1,
+                .rows = 1,
+                .count = 2500000 + random_below(&random, 1000),
+                .extreme = round & 1,
+                .flat = round & 2,
+            };
+            CHECK_INT(tepi_check_channels(set, &shape, random, why), 0);
         }
     }
 }
@@ -270,8 +317,14 @@ CHECK_CASE(planes)
 }
 
 static const struct check_case cases[] = {
-    CHECK_ENTRY(convolutions), CHECK_ENTRY(pooling),  CHECK_ENTRY(pooling_of_large_windows),
-    CHECK_ENTRY(bytewise),     CHECK_ENTRY(products), CHECK_ENTRY(channels),
+    CHECK_ENTRY(convolutions),
+    CHECK_ENTRY(pooling),
+    CHECK_ENTRY(pooling_of_large_windows),
+    CHECK_ENTRY(bytewise),
+    CHECK_ENTRY(products),
+    CHECK_ENTRY(products_of_large_extents),
+    CHECK_ENTRY(channels),
+    CHECK_ENTRY(channels_of_long_rows),
     CHECK_ENTRY(planes),
 };
 
