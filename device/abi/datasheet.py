@@ -92,7 +92,13 @@ def struct(file: str, name: str) -> str:
         raise SystemExit(f"{file} has no struct {name}")
     rows: list[Row] = []
     offset = 0
-    plain = re.sub(r"union \{.*?\n    \};", "", body[1], flags=re.S)
+    limits = dict(re.findall(r"^#define (TEPI_\w+)[ ]+(\d+)u$", header(file), re.M))
+
+    def extent(found: re.Match[str]) -> str:
+        return f"[{int(limits[found[1]]) - int(found[2] or 0)}]"
+
+    plain = re.sub(r"\[(TEPI_\w+)(?: - (\d+))?\]", extent, body[1])
+    plain = re.sub(r"union \{.*?\n    \};", "", plain, flags=re.S)
     for declared, kind, size, comment in fields(plain):
         align = SIZES[kind]
         offset = -(-offset // align) * align
@@ -116,7 +122,7 @@ def faults() -> str:
 
 PROGRAM_PARAMS = (
     *("fill", "map", "conv", "add", "mul", "table", "pool", "resize", "softmax"),
-    *("matmul", "layernorm"),
+    *("matmul", "layernorm", "vector", "fmatmul", "gather", "range"),
 )
 
 
@@ -148,6 +154,8 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "instructions": lambda: enum("program.h", "tepi_instruction_code"),
     "instruction": lambda: struct("program.h", "tepi_instruction"),
     "params": params,
+    "steps": lambda: struct("program.h", "tepi_vector_step"),
+    "vectorcodes": lambda: enum("program.h", "tepi_vector_code"),
     "faults": faults,
     "faultlog": lambda: struct("faults.h", "tepi_fault_entry"),
 }

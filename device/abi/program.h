@@ -38,11 +38,11 @@
 #define TEPI_ARENA_MAX        (1ull << 32)
 #define TEPI_NO_TENSOR        0xffffu
 
-/* Limits of time. Work is counted as multiply-accumulates of CONV and MATMUL, taps times output
- * elements of a pool, and elements touched (halo with them for FILL) of all else. A program of more
- * than WORK_MAX for one item is refused, and so is one instruction other than CONV and MATMUL of
- * more than STEPS_MAX (those two look at abort and deadline within, the others only before they
- * begin). */
+/* Limits of time. Work is counted as multiply-accumulates of CONV and products, taps times output
+ * elements of a pool, elements of all rows times steps of VECTOR, and elements touched (halo with
+ * them for FILL) of all else. A program of more than WORK_MAX for one item is refused, and so is
+ * one instruction other than CONV, MATMUL and FMATMUL of more than STEPS_MAX (those three and
+ * VECTOR look at abort and deadline within, the others only before they begin). */
 #define TEPI_WORK_MAX  (1ull << 40)
 #define TEPI_STEPS_MAX (1ull << 32)
 
@@ -118,7 +118,7 @@ enum tepi_instruction_code {
  * that holds a scale and a zero point, an integer 0..255, as RANGE writes them. Where FILL, MAP or
  * CONV has such a tensor as b, it stands in for the scale and zero point of the tensor that the
  * instruction quantizes, fills or convolves. A scale that is not above 0 and finite counts as 1, a
- * zero point outside 0..255 or NaN as 0. */
+ * zero point outside 0..255 or NaN as 0; its fraction is dropped. */
 
 /* Convolution. Output pixel (y, x) reads input pixel (y * stride_h + ky * dilation_h - pad_top, …);
  * every read must lie in the input's image and halo. Channels in group g of the output read the
@@ -261,19 +261,23 @@ struct tepi_layernorm_params {
  *
  * Each register is written before it is read, in the order of the operations; each target is stored
  * once; an operation on a row and a single value takes the value for each element. A value that is
- * stored to a row target becomes the row; a row is not stored to a target of c = 1. */
+ * stored to a row target becomes the row; a row is not stored to a target of c = 1, and a reduction
+ * of a single value counts it as a row of it. What is loaded from a tensor that is a target too is
+ * as it stands at the LOAD. */
 #define TEPI_VECTOR_SOURCES   12u
 #define TEPI_VECTOR_TARGETS   4u
 #define TEPI_VECTOR_REGISTERS 16u
 #define TEPI_VECTOR_STEPS_MAX 64u
-#define TEPI_VECTOR_ROW_MAX   (1u << 18) /* elements of a row where an operation reduces it */
+#define TEPI_VECTOR_ROW_MAX   (1u << 18) /* elements of a row that must stay whole */
 
-/* In IEEE float32, each rounded to nearest even, without contraction. A NaN among MAX's or MIN's
- * operands is the result; comparisons with NaN are false but for NE. EXP, LOG, ERF, TANH and
- * SIGMOID are the fixed sequences of operations in kernels/functions.h, the same on every
- * instruction set. SUM adds 16 sums, each of every 16th element in order from 0, in a fixed tree:
- * lane i + 8, then
- * + 4, + 2, + 1. MAXOF and MINOF do not depend on order, but for NaN: it is the result. */
+/* A row stays whole where an operation reduces it, or a target of c = 1 is a source too.
+ *
+ * In IEEE float32, each rounded to nearest even, without contraction. A NaN among MAX's or MIN's
+ * operands is the result, b where they are equal; comparisons with NaN are false but for NE. EXP,
+ * LOG, ERF, TANH and SIGMOID are the fixed sequences of operations in kernels/functions.h, the same
+ * on every instruction set. SUM adds 16 sums, each of every 16th element in order from 0, in a
+ * fixed tree: lane i + 8, then + 4, + 2, + 1. MAXOF and MINOF do not depend on order: a NaN is the
+ * result, and a zero is +0. Every NaN that VECTOR or FMATMUL stores as float32 is 0x7fc00000. */
 enum tepi_vector_code {
     TEPI_VECTOR_LOAD = 1,     /* out = source number a */
     TEPI_VECTOR_STORE = 2,    /* target number out = a */
@@ -313,6 +317,7 @@ struct tepi_vector_step {
     float value; /* of VALUE, else 0 */
 };
 
+/* Rows of the operands through a program of steps. */
 struct tepi_vector_params {
     uint32_t row;   /* elements of a row, 1..TEPI_DIM_MAX */
     uint32_t code;  /* constant offset, struct tepi_vector_step[steps], 4-byte aligned */
@@ -342,7 +347,8 @@ struct tepi_gather_params {
 
 /* out (F32, n=h=w=1, c=2) = scale and zero point of the F32 tensor a: lowest = min(a, 0), highest =
  * max(a, 0); scale = (highest - lowest) / 255, or 1 where they are equal; zero point =
- * round_half_even((0 - lowest) / scale) saturated to 0..255. NaNs are passed over. */
+ * round_half_even((0 - lowest) / scale) saturated to 0..255, 0 where that is NaN. NaNs in a are
+ * passed over. */
 struct tepi_range_params {
     uint32_t reserved;
 };

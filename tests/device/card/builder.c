@@ -158,10 +158,9 @@ struct tepi_instruction *builder_add(struct builder *builder, uint8_t code, uint
 }
 
 struct tepi_instruction *builder_vector(struct builder *builder, uint16_t out, uint32_t row,
-                                        const struct tepi_vector_step *steps, uint32_t count,
-                                        const uint16_t *sources, const uint16_t *more)
+                                        uint32_t code, uint32_t count, const uint16_t *sources,
+                                        const uint16_t *more)
 {
-    const uint32_t code = builder_constant(builder, steps, count * sizeof(*steps));
     struct tepi_instruction *in = builder_add(builder, TEPI_OP_VECTOR, TEPI_NO_TENSOR, out);
     struct tepi_vector_params *p = &in->vector;
     *p = (struct tepi_vector_params){.row = row, .code = code, .steps = count};

@@ -38,11 +38,11 @@ uint16_t builder_output(struct builder *builder, uint8_t type, uint32_t elements
 /* A new instruction of `code` from a to out, everything else 0; valid until the next call. */
 struct tepi_instruction *builder_add(struct builder *builder, uint8_t code, uint16_t a,
                                      uint16_t out);
-/* VECTOR of `row` elements through the steps, from the sources to out and the tensors of `more`,
- * whose lists end with TEPI_NO_TENSOR; NULL: there are none. */
+/* VECTOR of `row` elements through `count` steps at constant offset `code`, from the sources to out
+ * and the tensors of `more`, whose lists end with TEPI_NO_TENSOR; NULL: there are none. */
 struct tepi_instruction *builder_vector(struct builder *builder, uint16_t out, uint32_t row,
-                                        const struct tepi_vector_step *steps, uint32_t count,
-                                        const uint16_t *sources, const uint16_t *more);
+                                        uint32_t code, uint32_t count, const uint16_t *sources,
+                                        const uint16_t *more);
 /* FILL of halo, images and padding. */
 void builder_fill(struct builder *builder, uint16_t image, uint8_t value);
 /* MAPs between a flat NHWC port and an image. */

@@ -105,8 +105,13 @@ void specimen_make(struct specimen *s)
     builder_store(&b, SPECIMEN_B, SPECIMEN_OUTPUT);
     builder_store(&b, SPECIMEN_B, SPECIMEN_FLOATS);
     builder_store(&b, SPECIMEN_B, SPECIMEN_BYTES);
-    s->image = builder_image(&b, &s->bytes);
+    specimen_open(s, &b);
     builder_free(&b);
+}
+
+void specimen_open(struct specimen *s, const struct builder *b)
+{
+    s->image = builder_image(b, &s->bytes);
     s->header = (struct tepi_program_header *)(void *)s->image;
     s->tensors = (struct tepi_tensor *)(void *)(s->image + s->header->tensors_offset);
     s->instructions =

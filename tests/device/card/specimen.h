@@ -55,6 +55,8 @@ struct specimen {
 };
 
 void specimen_make(struct specimen *specimen);
+/* The specimen of any program. */
+void specimen_open(struct specimen *specimen, const struct builder *builder);
 void specimen_free(struct specimen *specimen);
 
 /* Seals the bytes, loads them from an exact allocation and, if that goes well, runs them once in

@@ -5,13 +5,13 @@
 
 #include "card/specimen.h"
 
-/* A specimen that `tampering` was done to is refused. In it, h, t, i and constants are the header,
- * tensors, instructions and constants; they may be used in the expected info too. The last two
- * arguments are the fault and the info expected. */
-#define REFUSED(tampering, ...)                                                                    \
+/* The specimen of `make` that `tampering` was done to ends in a fault. In it, h, t, i and constants
+ * are the header, tensors, instructions and constants; they may be used in the expected info too.
+ * The last two arguments are the fault and the info expected. */
+#define TAMPERED(make, tampering, ...)                                                             \
     do {                                                                                           \
         struct specimen s;                                                                         \
-        specimen_make(&s);                                                                         \
+        make(&s);                                                                                  \
         struct tepi_program_header *h = s.header;                                                  \
         struct tepi_tensor *t = s.tensors;                                                         \
         struct tepi_instruction *i = s.instructions;                                               \
@@ -24,6 +24,8 @@
         CHECK_INT(found.fault, expected[0]);                                                       \
         CHECK_INT(found.info, expected[1]);                                                        \
     } while (0)
+
+#define REFUSED(tampering, ...) TAMPERED(specimen_make, tampering, __VA_ARGS__)
 
 /* As REFUSED, but the program stays valid: the limits themselves are allowed. */
 #define ACCEPTED(tampering) REFUSED(tampering, TEPI_FAULT_OK, 0)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* EXECUTE with TEPI_EXECUTE_PROFILE: what the records say, and hostile places for them. */
+#include "card/float_specimen.h"
 #include "card/raw_host.h"
-#include "card/specimen.h"
 #include "check.h"
 #include <stddef.h>
 #include <stdlib.h>
@@ -163,10 +163,10 @@ CHECK_CASE(a_run_that_is_cut_short_leaves_no_records)
     raw_close(&raw);
 }
 
-CHECK_CASE(every_instruction_names_its_kernel)
+static void check_kernels(int *check_failures, void (*make)(struct specimen *))
 {
     struct specimen specimen;
-    specimen_make(&specimen);
+    make(&specimen);
     for (unsigned n = 0; builder_kernels(n); n++) {
         struct tepi_memory memory = {.bytes = 64u << 20};
         struct tepi_program *program;
@@ -175,19 +175,27 @@ CHECK_CASE(every_instruction_names_its_kernel)
             tepi_program_load(specimen.image, specimen.bytes, builder_kernels(n), &memory, &program)
                 .fault,
             TEPI_FAULT_OK);
-        CHECK_INT(tepi_program_instructions(program), SPECIMEN_INSTRUCTIONS);
+        CHECK_INT(tepi_program_instructions(program), specimen.header->instructions);
         uint64_t macs = 0;
-        for (uint32_t i = 0; i < SPECIMEN_INSTRUCTIONS; i++) {
+        for (uint32_t i = 0; i < specimen.header->instructions; i++) {
+            const struct tepi_instruction *in = &specimen.instructions[i];
             const struct tepi_profile_record record = tepi_program_describe(program, i);
-            CHECK_INT(record.code, specimen.instructions[i].code);
+            CHECK_INT(record.code, in->code);
             CHECK(record.kernel[0] != 0 && record.bytes_written > 0);
-            CHECK((record.bytes_read > 0) == (record.code != TEPI_OP_FILL));
+            const bool reads = in->code != TEPI_OP_FILL || in->b != TEPI_NO_TENSOR;
+            CHECK((record.bytes_read > 0) == reads);
             macs += record.macs;
         }
         CHECK_INT(macs, tepi_program_macs(program));
         tepi_program_free(program);
     }
     specimen_free(&specimen);
+}
+
+CHECK_CASE(every_instruction_names_its_kernel)
+{
+    check_kernels(check_failures, specimen_make);
+    check_kernels(check_failures, float_specimen_make);
 }
 
 static const struct check_case cases[] = {

@@ -14,7 +14,7 @@ CHECK_CASE(unknown_code_flags_or_reserved_bytes)
 {
     for (int at = 0; at < SPECIMEN_INSTRUCTIONS; at++) {
         REFUSED(i[at].code = 0, INSTRUCTION(at));
-        REFUSED(i[at].code = 13, INSTRUCTION(at));
+        REFUSED(i[at].code = 17, INSTRUCTION(at));
         REFUSED(i[at].code = 255, INSTRUCTION(at));
         REFUSED(i[at].flags = 1, INSTRUCTION(at));
         REFUSED(i[at].reserved = 1, INSTRUCTION(at));

@@ -146,7 +146,8 @@ static void build(struct vector_program *p, struct chance *chance)
         targets[i] = o->image;
     }
     sources[p->sources] = targets[p->targets] = TEPI_NO_TENSOR;
-    builder_vector(b, targets[0], p->row, p->steps, p->count, sources, targets + 1);
+    const uint32_t code = builder_constant(b, p->steps, p->count * sizeof(p->steps[0]));
+    builder_vector(b, targets[0], p->row, code, p->count, sources, targets + 1);
     for (uint32_t i = 0; i < p->targets; i++)
         builder_store(b, targets[i], p->operands[p->sources + i].port);
 }
