@@ -21,7 +21,7 @@ from examples.search.minilm import Tokens, weights
 
 FOLDER = Path(__file__).resolve().parents[2] / "build/search"
 MODEL = "minilm"
-CALIBRATION = 30  # passages; ranges of more do not rank better
+CALIBRATION = 20  # passages; ranges of more do not rank better
 CALIBRATION_TOKENS = 160  # the longest passage
 
 _LOOKUPS_AND_PRODUCTS = ("Gather", "MatMul")
@@ -67,13 +67,13 @@ def build(progress: Progress, folder: Path = FOLDER, setting: str = CHOSEN) -> R
     return report
 
 
-def ready(folder: Path = FOLDER) -> bool:
-    """Whether `build` has been there, with the setting that is chosen now."""
+def ready(folder: Path = FOLDER, setting: str = CHOSEN) -> bool:
+    """Whether `build` has been there, with this setting."""
     try:
         record = json.loads((folder / "report.json").read_text())
     except (FileNotFoundError, ValueError):
         return False
-    return served(folder).exists() and record["setting"] == CHOSEN
+    return served(folder).exists() and bool(record["setting"] == setting)
 
 
 def main() -> int:

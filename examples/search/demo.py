@@ -25,7 +25,7 @@ from device.quantize.tables import ProgressBars
 from device.session import Session
 from edge_server.client import CallError, Client
 from examples.digits.server import ServerProcess
-from examples.search.build import CHOSEN, FOLDER, build, ready
+from examples.search.build import CHOSEN, FOLDER, SETTINGS, build, ready
 from examples.search.corpus import passages, questions
 from examples.search.embedder import Server, embedded
 from examples.search.minilm import Feed, Tokens
@@ -70,11 +70,11 @@ def compared(found: Found, fp32: Path) -> Agreement:
     return agreement((found.questions, found.passages), (theirs, whole))
 
 
-def as_json(found: Found, close: Agreement, top: int) -> dict[str, Any]:
+def as_json(found: Found, close: Agreement, top: int, setting: str) -> dict[str, Any]:
     """Everything that the tables show, and the passages in full."""
     whole = passages()
     return {
-        "setting": CHOSEN,
+        "setting": setting,
         "passages": len(whole),
         "seconds": round(found.seconds, 3),
         "devices": found.devices,
@@ -132,7 +132,7 @@ def print_all(console: Console, found: Found) -> None:
     )
 
 
-def print_summary(console: Console, found: Found, close: Agreement) -> None:
+def print_summary(console: Console, found: Found, close: Agreement, setting: str) -> None:
     """Who computed it, how fast, and how far it is from float32."""
     devices = ", ".join(f"{count} on {name}" for name, count in found.devices.items())
     console.print(
@@ -142,7 +142,7 @@ def print_summary(console: Console, found: Found, close: Agreement) -> None:
         soft_wrap=True,
     )
     console.print(
-        f"int8 ({CHOSEN}) against fp32: same first passage {close.top1:.1%}, best five in common "
+        f"int8 ({setting}) against fp32: same first passage {close.top1:.1%}, best five in common "
         f"{close.top5:.1%}, largest error of a score {close.score_error:.3f}, cosine of "
         f"embeddings {close.cosine_mean:.4f} on average, {close.cosine_least:.4f} at least",
         highlight=False,
@@ -160,18 +160,18 @@ async def served(folder: Path, asked: list[str], console: Console) -> Found:
         await server.stop()
 
 
-def run(ask: str | None, top: int, folder: Path, json_wanted: bool) -> None:
+def run(ask: str | None, top: int, folder: Path, setting: str, json_wanted: bool) -> None:
     """Build where needed, serve, search, print."""
     told = Console(stderr=True)
-    if not ready(folder):
+    if not ready(folder, setting):
         told.print(f"building the int8 model in {folder} (once)", highlight=False)
         with ProgressBars(quiet=json_wanted) as progress:
-            build(progress, folder)
+            build(progress, folder, setting)
     asked = [ask] if ask else [question.question for question in questions()]
     found = asyncio.run(served(folder, asked, told))
     close = compared(found, folder / "fp32.onnx")
     if json_wanted:
-        print(json.dumps(as_json(found, close, top), indent=2))
+        print(json.dumps(as_json(found, close, top, setting), indent=2))
         return
     console = Console()
     console = console if console.is_terminal else Console(width=160)
@@ -179,7 +179,7 @@ def run(ask: str | None, top: int, folder: Path, json_wanted: bool) -> None:
         print_one(console, found, top)
     else:
         print_all(console, found)
-    print_summary(console, found, close)
+    print_summary(console, found, close, setting)
 
 
 def main() -> int:
@@ -188,12 +188,13 @@ def main() -> int:
     parser.add_argument("--ask", help="one question of your own in place of the example's")
     parser.add_argument("--top", type=int, default=5, help="passages shown for it (5)")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the model is, or goes")
+    parser.add_argument("--setting", choices=SETTINGS, default=CHOSEN, help="what becomes int8")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
     if arguments.top < 1:
         parser.error("--top must be at least 1")
     try:
-        run(arguments.ask, arguments.top, arguments.folder, arguments.json)
+        run(arguments.ask, arguments.top, arguments.folder, arguments.setting, arguments.json)
     except (FileNotFoundError, ModelError, ConnectionError, CallError) as error:
         print(f"the demo cannot go on: {error}", file=sys.stderr)
         return 1
