@@ -134,7 +134,7 @@ def test_the_int8_model_is_small_and_ranks_as_fp32(
     whole = [passage.whole for passage in passages()]
     found = []
     for model in (served(folder), folder / "fp32.onnx"):
-        with Session(model, "none") as session:
+        with Session(model, "none", threads=2) as session:
             run = runner(session)
             found.append((embedded(asked, tokens, run, 1), embedded(whole, tokens, run)))
     close = agreement(*found)
