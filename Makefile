@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-# demo, test, check, bench, gen; each makes the clone ready first (bootstrap).
+# demo, search, test, check, bench, gen; each makes the clone ready first (bootstrap).
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON := .venv/bin/python
 C_FILES = $(shell git ls-files 'device/*.[ch]' 'tests/*.[ch]' 'bench/*.[ch]' ':!device/binding/card_cdef.h')
 CMAKE_TESTS = cmake -S device -G Ninja -DCMAKE_BUILD_TYPE=Debug -DTEPI_TESTS=ON
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo test check bench gen format conformance ctest
+.PHONY: help bootstrap demo search test check bench gen format conformance ctest
 .PHONY: lint types arrows layout tidy drift sanitize
 
 help:
 	@echo "make demo    serve real digits on the card, take it away, bring it back"
+	@echo "make search  semantic search with MiniLM, quantized here and served by tepi"
 	@echo "make test    C tests and Python tests; ISA=avx2: the card held to an instruction set"
 	@echo "make check   formatting, types, arrows between rooms, sanitizers, generated files"
 	@echo "make bench   measure kernels, driver, serving and models here; writes docs/performance"
@@ -23,6 +24,9 @@ bootstrap:
 
 demo: bootstrap
 	@$(PYTHON) -m examples.digits.demo
+
+search: bootstrap
+	@$(PYTHON) -m examples.search.demo
 
 test: bootstrap ctest
 	$(PYTHON) -m pytest $(if $(ISA),--isa $(ISA))

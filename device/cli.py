@@ -162,9 +162,46 @@ def bench(
     show_default=True,
     help="What --method percentile keeps of the values, in percent.",
 )
+@click.option(
+    "--operator",
+    "operators",
+    multiple=True,
+    metavar="TYPE",
+    help="Quantize nodes of this type, such as MatMul, and no others; may be given again.",
+)
+@click.option(
+    "--keep",
+    multiple=True,
+    metavar="NAME",
+    help="Leave the node of this name float32; * stands for anything. May be given again.",
+)
+@click.option(
+    "--float-result",
+    "float_results",
+    multiple=True,
+    metavar="TYPE",
+    help="Quantize the operands of nodes of this type and not their results.",
+)
+@click.option(
+    "--smooth",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    metavar="ALPHA",
+    help="Even out the channels of what is multiplied by weights: 0 not, 1 all the way.",
+)
 @_JSON
 def quantize(
-    model: Path, calibration: Path, output: Path, method: Any, percentile: float, as_json: bool
+    model: Path,
+    calibration: Path,
+    output: Path,
+    method: Any,
+    percentile: float,
+    operators: tuple[str, ...],
+    keep: tuple[str, ...],
+    float_results: tuple[str, ...],
+    smooth: float,
+    as_json: bool,
 ) -> None:
     """Make an int8 MODEL of a float32 one, and report what it lost and won.
 
@@ -173,10 +210,12 @@ def quantize(
     card against onnxruntime.
     """
     from device.quantize import tables
+    from device.quantize.quantize import Extent
     from device.quantize.quantize import quantize as quantized
 
     if output.exists() and output.samefile(model):
         raise click.UsageError("--output is the model itself; name another file")
+    extent = Extent(operators, keep, float_results, smooth)
     with tables.ProgressBars(quiet=as_json) as progress:
-        report = quantized(model, calibration, output, method, progress, percentile)
+        report = quantized(model, calibration, output, method, progress, percentile, extent)
     _print(report, as_json, tables.print_report)

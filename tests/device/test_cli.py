@@ -166,6 +166,19 @@ def test_quantize_makes_a_model_that_agrees(
     assert (got.argmax(1) == wanted.argmax(1)).mean() >= 0.95
 
 
+def test_quantize_some_operators(run: Run, tmp_path: Path, calibration: Path) -> None:
+    output = tmp_path / "int8.onnx"
+    words = ["model", "quantize", FP32, "--calibration", calibration, "-o", output, "--json"]
+    options = ["--operator", "Conv", "--keep", "conv[12]", "--float-result", "Conv"]
+    code, out, _ = run(*words, *options, "--smooth", 0.5)
+    assert code == 0
+    assert json.loads(out)["outputs"][0]["top1"] == 1
+    operations = [node.op_type for node in onnx.load(output).graph.node]
+    assert operations.count("QuantizeLinear") == 1
+    code, _, err = run(*words, "--operator", "MatMul")
+    assert (code, "has no MatMul; its operators are Conv" in err) == (1, True)
+
+
 def test_quantize_for_people(run: Run, tmp_path: Path, calibration: Path) -> None:
     output = tmp_path / "int8.onnx"
     code, out, err = run("model", "quantize", FP32, "--calibration", calibration, "-o", output)
