@@ -288,12 +288,11 @@ def matmul(
         raise Unplaced("its second operand is not a constant matrix")
     if len(graph.shape(node.inputs[0]) or ()) < 2:
         raise Unplaced("its first operand is a vector")
+    if bias and math.prod((graph.shape(bias) or (0,))[:-1]) != 1:
+        raise Unplaced("what is added to it is no row")
     weights = weights_of(producer(node.inputs[1]), graph, axis=1)
     steps = np.float32(x.scale) * weights.scale
     added = bias_of(producer(bias), bias, graph, shape[1], steps)
-    if bias:
-        if math.prod((graph.shape(bias) or (0,))[:-1]) != 1:
-            raise Unplaced("what is added to it is no row")
-        if bias not in graph.constants:
-            _check_bias_scale(producer(bias), graph, steps)
+    if bias and bias not in graph.constants:
+        _check_bias_scale(producer(bias), graph, steps)
     return _matrix(Weights(weights.values.T, weights.scale), added, x, y, clamp)

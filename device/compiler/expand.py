@@ -76,6 +76,28 @@ def expand(graph: Graph) -> None:
     graph.nodes = nodes
 
 
+def split(graph: Graph) -> None:
+    """Each Split as Slices, in place, once shapes are known."""
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        shapes = [graph.shape(name) for name in node.outputs]
+        if node.op != "Split" or node.domain or any(not shape for shape in shapes):
+            nodes.append(node)
+            continue
+        axis, start = int(node.attributes.get("axis", 0)), 0
+        for name, shape in zip(node.outputs, shapes, strict=True):
+            assert shape is not None
+            end = start + shape[axis]
+            bounds = []
+            for role, value in (("start", start), ("end", end), ("axis", axis)):
+                graph.constants[f"{name}/{role}"] = np.array([value], np.int64)
+                bounds.append(f"{name}/{role}")
+            inputs = (node.inputs[0], *bounds)
+            nodes.append(Node(node.index, "Slice", "", inputs, (name,), {}, node.name))
+            start = end
+    graph.nodes = nodes
+
+
 def _transposes(node: Node, before: Node | None, constants: Constants) -> bool:
     """A Gemm that transposes a quantized tensor: the card does so ahead of it."""
     if node.op != "Gemm" or node.domain or not node.attributes.get("transA", 0):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx
 
+from device.binding.abi import NONE
 from device.compiler import vector
 from device.compiler.convolution import float_product
 from device.compiler.graph import FLOAT, Graph, Node, Shape
@@ -65,7 +66,7 @@ class FloatRecogniser:
     def _attempt(self) -> None:
         self.units = list(self._whole)
         self._made: set[str] = set()
-        self._refused: dict[int, str] = {}
+        self._refused: dict[Node, str] = {}
         self._inner = {
             name: unit
             for unit in self._whole
@@ -82,9 +83,12 @@ class FloatRecogniser:
                 self._recognise(node)
             except Unplaced as reason:
                 del self.units[before:]
-                self._refused.setdefault(node.index, str(reason))
-        for index, why in self._refused.items():
-            self._reasons.setdefault(index, why)
+                self._refused[node] = str(reason)
+        for node, why in self._refused.items():
+            if (node.domain, node.op) in vector.ELEMENTWISE:
+                self._reasons[node.index] = why  # that it is not quantized does not matter
+            else:
+                self._reasons.setdefault(node.index, why)
 
     def _recognise(self, node: Node) -> None:
         kind = self._graph.types.get(node.output)
@@ -207,7 +211,7 @@ class FloatRecogniser:
             self._graph.shapes.setdefault(made, shape)
             self._graph.types.setdefault(made, FLOAT)
             self._invented.add(made)
-            edge = Node(-1, "Cast", "", (name,), (made,), {}, name)
+            edge = Node(NONE, "Cast", "", (name,), (made,), {}, name)
             self._unit(FromInteger(), edge, (name,), made, members=(edge,))
         return made
 

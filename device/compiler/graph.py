@@ -99,6 +99,14 @@ class Constants:
             if name not in self._protos and array.size <= elements
         }
 
+    def added_infos(self, elements: int) -> list[onnx.ValueInfoProto]:
+        """Types and shapes of those of more elements."""
+        return [
+            onnx.helper.make_tensor_value_info(name, self.type(name), array.shape)
+            for name, array in self._arrays.items()
+            if name not in self._protos and array.size > elements
+        ]
+
     def shape(self, name: str) -> Shape:
         array = self._arrays.get(name)
         return tuple(self._protos[name].dims) if array is None else array.shape

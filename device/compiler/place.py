@@ -13,11 +13,13 @@ from typing import Literal
 
 import onnx
 
-from device.compiler.graph import Graph, Node, outer_names
+from device.compiler.graph import INT8, UINT8, Graph, Node, outer_names
 from device.compiler.segment import resolved
-from device.compiler.units import FLOATING, MOVING, Unit
+from device.compiler.units import FLOATING, MOVING, DynamicQuantize, Unit, Vector
 
 SMALL = "nothing to compute between operators that run on onnxruntime: not worth the crossing"
+
+FLOAT_ONLY = "nothing around it is quantized, and float models are onnxruntime's part"
 
 
 @dataclass(eq=False)
@@ -68,7 +70,10 @@ class Placer:
             self._settle()
             drafts = self._segments()
             if all(draft.where == "card" for draft in drafts):
-                return drafts
+                if not self.units or any(self._quantized(unit) for unit in self.units):
+                    return drafts
+                self.refuse(self.units, FLOAT_ONLY)
+                continue
             idle = [
                 unit
                 for draft in drafts
@@ -78,6 +83,16 @@ class Placer:
             if not idle:
                 return drafts
             self.refuse(idle, SMALL)
+
+    def _quantized(self, unit: Unit) -> bool:
+        """Whether the unit works on bytes, or moves them."""
+        if unit.quantization is not None or isinstance(unit.work, DynamicQuantize):
+            return True
+        if isinstance(unit.work, Vector):
+            return any(unit.work.sources)
+        if isinstance(unit.work, MOVING):
+            return self._graph.types.get(unit.output) in (UINT8, INT8)
+        return not isinstance(unit.work, FLOATING)
 
     def refuse(self, units: Iterable[Unit], reason: str) -> None:
         gone = set(units)

@@ -12,7 +12,7 @@ import onnx
 from onnx import checker, shape_inference
 
 from device.compiler.ceiling import settle_ceilings
-from device.compiler.expand import expand
+from device.compiler.expand import expand, split
 from device.compiler.fold import drop_dead, fold
 from device.compiler.graph import Constants, Graph, Node, Shape, numpy_dtype, outer_names, proto_of
 from device.compiler.plan import TensorInfo
@@ -213,6 +213,7 @@ def build_graph(
         again = settle_ceilings(graph)
         if not (fold(graph, proto) or again):
             drop_dead(graph)
+            split(graph)
             return graph
 
 
@@ -238,6 +239,7 @@ def opset(proto: onnx.ModelProto) -> int:
 def _infer(graph: Graph, proto: onnx.ModelProto, shapes: Mapping[str, Shape], name: str) -> None:
     nodes = [proto_of(node, proto) for node in graph.nodes]
     bare = skeleton(proto, nodes, shapes, graph.constants.added(LARGE))
+    bare.graph.input.extend(graph.constants.added_infos(LARGE))
     try:
         inferred = shape_inference.infer_shapes(bare, True, True, True).graph
     except shape_inference.InferenceError as error:
