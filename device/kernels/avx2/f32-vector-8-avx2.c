@@ -57,8 +57,7 @@ _Static_assert(PAIR == TEPI_VECTOR_LANES, "rows have room for pairs");
     }
 
 /* `value` where `predicate` holds between a and b, else +0. */
-#define TRUTH(predicate)                                                                           \
-    _mm256_and_ps(_mm256_cmp_ps(a, b, predicate), _mm256_set1_ps(1.0f))
+#define TRUTH(predicate) _mm256_and_ps(_mm256_cmp_ps(a, b, predicate), _mm256_set1_ps(1.0f))
 
 /* b where a is NaN would be MAXPS's and MINPS's choice. */
 static inline lane or_nan(lane chosen, lane a)
@@ -205,30 +204,14 @@ static void range(const float *a, size_t count, float *lowest, float *highest)
 const struct tepi_vector_kernels tepi_f32_vector_8_avx2 = {
     .operations =
         {
-            [TEPI_F32_ADD] = add,
-            [TEPI_F32_SUB] = sub,
-            [TEPI_F32_MUL] = mul,
-            [TEPI_F32_DIV] = divide,
-            [TEPI_F32_MAX] = larger,
-            [TEPI_F32_MIN] = smaller,
-            [TEPI_F32_EQ] = equal,
-            [TEPI_F32_NE] = unequal,
-            [TEPI_F32_LT] = less,
-            [TEPI_F32_LE] = less_or_equal,
-            [TEPI_F32_SELECT] = pick,
-            [TEPI_F32_NEG] = negative,
-            [TEPI_F32_ABS] = magnitude,
-            [TEPI_F32_SQRT] = root,
-            [TEPI_F32_FLOOR] = below,
-            [TEPI_F32_CEIL] = above,
-            [TEPI_F32_ROUND] = nearest,
-            [TEPI_F32_EXP] = exponential,
-            [TEPI_F32_LOG] = logarithm,
-            [TEPI_F32_ERF] = error,
-            [TEPI_F32_TANH] = tangent,
-            [TEPI_F32_SIGMOID] = sigmoid,
-            [TEPI_F32_SUM] = sum,
-            [TEPI_F32_MAXOF] = largest,
+            [TEPI_F32_ADD] = add,          [TEPI_F32_SUB] = sub,       [TEPI_F32_MUL] = mul,
+            [TEPI_F32_DIV] = divide,       [TEPI_F32_MAX] = larger,    [TEPI_F32_MIN] = smaller,
+            [TEPI_F32_EQ] = equal,         [TEPI_F32_NE] = unequal,    [TEPI_F32_LT] = less,
+            [TEPI_F32_LE] = less_or_equal, [TEPI_F32_SELECT] = pick,   [TEPI_F32_NEG] = negative,
+            [TEPI_F32_ABS] = magnitude,    [TEPI_F32_SQRT] = root,     [TEPI_F32_FLOOR] = below,
+            [TEPI_F32_CEIL] = above,       [TEPI_F32_ROUND] = nearest, [TEPI_F32_EXP] = exponential,
+            [TEPI_F32_LOG] = logarithm,    [TEPI_F32_ERF] = error,     [TEPI_F32_TANH] = tangent,
+            [TEPI_F32_SIGMOID] = sigmoid,  [TEPI_F32_SUM] = sum,       [TEPI_F32_MAXOF] = largest,
             [TEPI_F32_MINOF] = smallest,
         },
     .store = store,
