@@ -15,7 +15,8 @@ _Static_assert(PAIR == TEPI_VECTOR_LANES, "rows have room for pairs");
     {                                                                                              \
         const float *in = v->a;                                                                    \
         float *out = v->out;                                                                       \
-        for (size_t i = 0; i < v->count; i += PAIR) {                                              \
+        const size_t count = v->count;                                                             \
+        for (size_t i = 0; i < count; i += PAIR) {                                                 \
             lane pair[2];                                                                          \
             TEPI_UNROLL                                                                            \
             for (int k = 0; k < 2; k++) {                                                          \
@@ -29,21 +30,23 @@ _Static_assert(PAIR == TEPI_VECTOR_LANES, "rows have room for pairs");
 
 /* The loop of BINARY with `a` and `b` made by `first` and `second`. */
 #define PAIRS(first, second, expression)                                                           \
-    for (size_t i = 0; i < v->count; i += PAIR) {                                                  \
+    for (size_t i = 0; i < count; i += PAIR) {                                                     \
         lane pair[2];                                                                              \
         TEPI_UNROLL                                                                                \
         for (int k = 0; k < 2; k++) {                                                              \
             const lane a = first, b = second;                                                      \
             pair[k] = (expression);                                                                \
         }                                                                                          \
-        _mm256_storeu_ps(v->out + i, pair[0]);                                                     \
-        _mm256_storeu_ps(v->out + i + HALF, pair[1]);                                              \
+        _mm256_storeu_ps(out + i, pair[0]);                                                        \
+        _mm256_storeu_ps(out + i + HALF, pair[1]);                                                 \
     }
 
 #define BINARY(name, expression)                                                                   \
     static void name(const struct tepi_vector *v)                                                  \
     {                                                                                              \
         const float *x = v->a, *y = v->b;                                                          \
+        float *out = v->out;                                                                       \
+        const size_t count = v->count;                                                             \
         const lane one_a = _mm256_broadcast_ss(x), one_b = _mm256_broadcast_ss(y);                 \
         if (v->a_step && v->b_step)                                                                \
             PAIRS(_mm256_loadu_ps(x + i + k * HALF), _mm256_loadu_ps(y + i + k * HALF),            \
