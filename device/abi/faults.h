@@ -41,7 +41,8 @@
       "card memory is full; info: KiB missing", \
       "unload a model, or use a card with more memory") \
     X(10, INDEX, REQUEST, INVALID_ARGUMENT, \
-      "an index of the input lies outside the table that it chooses from; info: instruction index", \
+      "an index of the input lies outside the table that it chooses from; info: instruction " \
+      "index", \
       "send indices within the model's vocabulary") \
     X(16, PROGRAM_TRUNCATED, REQUEST, INVALID_ARGUMENT, \
       "the program is shorter than its header says", \

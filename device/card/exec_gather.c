@@ -12,8 +12,7 @@ static uint16_t check(const struct tepi_image *image, const struct tepi_instruct
         return TEPI_FAULT_PROGRAM_INSTRUCTION;
     const struct tepi_tensor *b = &image->tensors[in->b];
     const bool indices = b->type == TEPI_TYPE_I64 || b->type == TEPI_TYPE_I32; /* ports alone */
-    const bool dequantizes =
-        a->type == TEPI_TYPE_U8 && out->type == TEPI_TYPE_F32 && a->scale > 0;
+    const bool dequantizes = a->type == TEPI_TYPE_U8 && out->type == TEPI_TYPE_F32 && a->scale > 0;
     if (!indices || (a->type != out->type && !dequantizes) || a->n != 1 || a->h != 1 ||
         out->n != 1 || out->h != 1 || a->c != out->c || b->c != out->w)
         return TEPI_FAULT_PROGRAM_INSTRUCTION;

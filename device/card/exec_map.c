@@ -54,8 +54,7 @@ static bool types_valid(const struct tepi_tensor *a, const struct tepi_tensor *o
 {
     const bool quantizes = a->type == TEPI_TYPE_F32 && out->type == TEPI_TYPE_U8;
     if (dynamic || table)
-        return dynamic ? quantizes && !table
-                       : a->type == TEPI_TYPE_U8 && out->type == TEPI_TYPE_U8;
+        return dynamic ? quantizes && !table : a->type == TEPI_TYPE_U8 && out->type == TEPI_TYPE_U8;
     if (out->type == TEPI_TYPE_F32)
         return a->type != TEPI_TYPE_I8 && (a->type != TEPI_TYPE_U8 || a->scale > 0);
     return quantizes ? out->scale > 0 : is_byte(a->type) && is_byte(out->type);
@@ -79,8 +78,8 @@ static uint16_t check(const struct tepi_image *image, const struct tepi_instruct
     if (a->place == TEPI_PLACE_OUTPUT ||
         (out->place != TEPI_PLACE_ARENA && out->place != TEPI_PLACE_OUTPUT) || !shape_valid(p) ||
         (in->b != TEPI_NO_TENSOR && !tepi_image_quantizes(image, in->b)) ||
-        !types_valid(a, out, p->table != TEPI_NONE, in->b != TEPI_NO_TENSOR) || !within(p, a, p->start, p->stride) ||
-        !within(p, out, p->out_start, p->out_stride))
+        !types_valid(a, out, p->table != TEPI_NONE, in->b != TEPI_NO_TENSOR) ||
+        !within(p, a, p->start, p->stride) || !within(p, out, p->out_start, p->out_stride))
         return TEPI_FAULT_PROGRAM_INSTRUCTION;
     uint64_t elements = 1;
     for (uint32_t i = 0; i < p->rank; i++) {

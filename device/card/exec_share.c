@@ -13,10 +13,8 @@
 
 /* Units of work in a nanosecond, roughly: multiply-accumulates, elements. */
 static const uint32_t paces[][TEPI_KERNEL_AMXINT8 + 1] = {
-    [TEPI_PACE_DENSE] = {1, 1, 60, 150, 500},
-    [TEPI_PACE_WINDOW] = {1, 1, 15, 40, 40},
-    [TEPI_PACE_ELEMENT] = {1, 1, 8, 16, 16},
-    [TEPI_PACE_PRODUCT] = {1, 1, 40, 40, 40},
+    [TEPI_PACE_DENSE] = {1, 1, 60, 150, 500}, [TEPI_PACE_WINDOW] = {1, 1, 15, 40, 40},
+    [TEPI_PACE_ELEMENT] = {1, 1, 8, 16, 16},  [TEPI_PACE_PRODUCT] = {1, 1, 40, 40, 40},
     [TEPI_PACE_FLOAT] = {1, 1, 8, 8, 8},
 };
 

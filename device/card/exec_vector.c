@@ -350,8 +350,7 @@ static void prepare(struct tepi_prepare *prepare, const struct tepi_instruction 
     add_operands(prepare, in, &layout, v);
     /* As much as any steps ask for: the host may change them until they are kept. */
     struct tepi_shelf *shelf = &prepare->shelf;
-    struct tepi_vector_acts *acts =
-        tepi_shelf_at(shelf, tepi_shelf_reserve(shelf, sizeof(*acts)));
+    struct tepi_vector_acts *acts = tepi_shelf_at(shelf, tepi_shelf_reserve(shelf, sizeof(*acts)));
     if (!acts)
         return;
     struct tepi_vector_program program = {
@@ -370,8 +369,8 @@ static void prepare(struct tepi_prepare *prepare, const struct tepi_instruction 
     }
     lay_loops(&layout, (const uint32_t[]){p->row, out->w, out->h, out->n}, whole, v);
     tepi_vector_decode(&program, v->operands, twin, acts);
-    v->list = (struct tepi_vector_step_list){
-        acts->acts, acts->values, acts->count, acts->rows, acts->singles};
+    v->list = (struct tepi_vector_step_list){acts->acts, acts->values, acts->count, acts->rows,
+                                             acts->singles};
     cut_blocks(prepare, v, whole);
     v->block_work = v->block * acts->work;
     const uint64_t rows = (uint64_t)out->n * out->h * out->w * p->row / v->count;

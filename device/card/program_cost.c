@@ -50,8 +50,8 @@ struct tepi_cost tepi_program_cost(const struct tepi_image *image,
     } else if (in->code == TEPI_OP_VECTOR) {
         add_operands(image, &in->vector, &cost);
     } else if (in->code == TEPI_OP_GATHER) {
-        cost.bytes_read = tensor_bytes(image, in->b) +
-                          work * tepi_type_bytes(image->tensors[in->a].type);
+        cost.bytes_read =
+            tensor_bytes(image, in->b) + work * tepi_type_bytes(image->tensors[in->a].type);
     } else if (in->code == TEPI_OP_FILL) {
         cost.bytes_written = work - (in->fill.whole ? 0 : cost.bytes_written);
     } else if (in->code == TEPI_OP_MAP) {

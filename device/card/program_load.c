@@ -14,7 +14,8 @@ static bool operands_valid(const struct tepi_operation *operation,
 {
     static const uint8_t zeros[sizeof(in->bytes)];
     return (operation->has_a || in->a == TEPI_NO_TENSOR) &&
-           (operation->has_b || operation->may_have_b || in->b == TEPI_NO_TENSOR) && in->flags == 0 && in->reserved == 0 &&
+           (operation->has_b || operation->may_have_b || in->b == TEPI_NO_TENSOR) &&
+           in->flags == 0 && in->reserved == 0 &&
            memcmp(in->bytes + operation->params_bytes, zeros,
                   sizeof(in->bytes) - operation->params_bytes) == 0;
 }
@@ -33,8 +34,8 @@ static struct tepi_verdict check_instructions(const struct tepi_image *image, ui
         const uint16_t fault = operation->check(image, in, &work);
         if (fault != TEPI_FAULT_OK)
             return verdict((enum tepi_fault)fault, i);
-        const bool multiplies = in->code == TEPI_OP_CONV || in->code == TEPI_OP_MATMUL ||
-                                in->code == TEPI_OP_FMATMUL;
+        const bool multiplies =
+            in->code == TEPI_OP_CONV || in->code == TEPI_OP_MATMUL || in->code == TEPI_OP_FMATMUL;
         const uint64_t limit = multiplies ? TEPI_WORK_MAX : TEPI_STEPS_MAX;
         if (work > limit || work > TEPI_WORK_MAX - total)
             return verdict(TEPI_FAULT_PROGRAM_INSTRUCTION, i);

@@ -9,7 +9,7 @@
     (1ull << TEPI_OP_FILL | 1ull << TEPI_OP_MAP | 1ull << TEPI_OP_CONV | 1ull << TEPI_OP_ADD |     \
      1ull << TEPI_OP_MUL | 1ull << TEPI_OP_TABLE | 1ull << TEPI_OP_MAXPOOL |                       \
      1ull << TEPI_OP_AVGPOOL | 1ull << TEPI_OP_RESIZE | 1ull << TEPI_OP_SOFTMAX |                  \
-     1ull << TEPI_OP_MATMUL | 1ull << TEPI_OP_LAYERNORM | 1ull << TEPI_OP_VECTOR |                \
+     1ull << TEPI_OP_MATMUL | 1ull << TEPI_OP_LAYERNORM | 1ull << TEPI_OP_VECTOR |                 \
      1ull << TEPI_OP_FMATMUL | 1ull << TEPI_OP_GATHER | 1ull << TEPI_OP_RANGE)
 
 static const uint32_t queue_file_end = TEPI_REG_QUEUE + TEPI_QUEUES_MAX * TEPI_REG_QUEUE_STRIDE;

@@ -108,8 +108,8 @@ static bool takes(const struct tepi_conv *conv)
     const uint64_t real =
         (uint64_t)conv->kernel_h * conv->kernel_w * conv->group_in * conv->group_out;
     const uint64_t padded = steps_of(&s) * PIECE * s.blocks * BLOCK;
-    return !conv->floats && pixels >= ROWS / 2 && conv->group_out >= BLOCK &&
-           real * 4 >= padded && real * pixels >= 32 * TILE;
+    return !conv->floats && pixels >= ROWS / 2 && conv->group_out >= BLOCK && real * 4 >= padded &&
+           real * pixels >= 32 * TILE;
 }
 
 static size_t packed_bytes(const struct tepi_conv *conv)

@@ -15,7 +15,8 @@ _Static_assert(PAIR == TEPI_VECTOR_LANES, "rows have room for pairs");
     {                                                                                              \
         const float *in = v->a;                                                                    \
         float *out = v->out;                                                                       \
-        for (size_t i = 0; i < v->count; i += PAIR) {                                              \
+        const size_t count = v->count;                                                             \
+        for (size_t i = 0; i < count; i += PAIR) {                                                 \
             lane pair[2];                                                                          \
             TEPI_UNROLL                                                                            \
             for (int k = 0; k < 2; k++) {                                                          \
@@ -29,21 +30,23 @@ _Static_assert(PAIR == TEPI_VECTOR_LANES, "rows have room for pairs");
 
 /* The loop of BINARY with `a` and `b` made by `first` and `second`. */
 #define PAIRS(first, second, expression)                                                           \
-    for (size_t i = 0; i < v->count; i += PAIR) {                                                  \
+    for (size_t i = 0; i < count; i += PAIR) {                                                     \
         lane pair[2];                                                                              \
         TEPI_UNROLL                                                                                \
         for (int k = 0; k < 2; k++) {                                                              \
             const lane a = first, b = second;                                                      \
             pair[k] = (expression);                                                                \
         }                                                                                          \
-        _mm256_storeu_ps(v->out + i, pair[0]);                                                     \
-        _mm256_storeu_ps(v->out + i + HALF, pair[1]);                                              \
+        _mm256_storeu_ps(out + i, pair[0]);                                                        \
+        _mm256_storeu_ps(out + i + HALF, pair[1]);                                                 \
     }
 
 #define BINARY(name, expression)                                                                   \
     static void name(const struct tepi_vector *v)                                                  \
     {                                                                                              \
         const float *x = v->a, *y = v->b;                                                          \
+        float *out = v->out;                                                                       \
+        const size_t count = v->count;                                                             \
         const lane one_a = _mm256_broadcast_ss(x), one_b = _mm256_broadcast_ss(y);                 \
         if (v->a_step && v->b_step)                                                                \
             PAIRS(_mm256_loadu_ps(x + i + k * HALF), _mm256_loadu_ps(y + i + k * HALF),            \
@@ -57,8 +60,7 @@ _Static_assert(PAIR == TEPI_VECTOR_LANES, "rows have room for pairs");
     }
 
 /* `value` where `predicate` holds between a and b, else +0. */
-#define TRUTH(predicate)                                                                           \
-    _mm256_and_ps(_mm256_cmp_ps(a, b, predicate), _mm256_set1_ps(1.0f))
+#define TRUTH(predicate) _mm256_and_ps(_mm256_cmp_ps(a, b, predicate), _mm256_set1_ps(1.0f))
 
 /* b where a is NaN would be MAXPS's and MINPS's choice. */
 static inline lane or_nan(lane chosen, lane a)
@@ -205,30 +207,14 @@ static void range(const float *a, size_t count, float *lowest, float *highest)
 const struct tepi_vector_kernels tepi_f32_vector_8_avx2 = {
     .operations =
         {
-            [TEPI_F32_ADD] = add,
-            [TEPI_F32_SUB] = sub,
-            [TEPI_F32_MUL] = mul,
-            [TEPI_F32_DIV] = divide,
-            [TEPI_F32_MAX] = larger,
-            [TEPI_F32_MIN] = smaller,
-            [TEPI_F32_EQ] = equal,
-            [TEPI_F32_NE] = unequal,
-            [TEPI_F32_LT] = less,
-            [TEPI_F32_LE] = less_or_equal,
-            [TEPI_F32_SELECT] = pick,
-            [TEPI_F32_NEG] = negative,
-            [TEPI_F32_ABS] = magnitude,
-            [TEPI_F32_SQRT] = root,
-            [TEPI_F32_FLOOR] = below,
-            [TEPI_F32_CEIL] = above,
-            [TEPI_F32_ROUND] = nearest,
-            [TEPI_F32_EXP] = exponential,
-            [TEPI_F32_LOG] = logarithm,
-            [TEPI_F32_ERF] = error,
-            [TEPI_F32_TANH] = tangent,
-            [TEPI_F32_SIGMOID] = sigmoid,
-            [TEPI_F32_SUM] = sum,
-            [TEPI_F32_MAXOF] = largest,
+            [TEPI_F32_ADD] = add,          [TEPI_F32_SUB] = sub,       [TEPI_F32_MUL] = mul,
+            [TEPI_F32_DIV] = divide,       [TEPI_F32_MAX] = larger,    [TEPI_F32_MIN] = smaller,
+            [TEPI_F32_EQ] = equal,         [TEPI_F32_NE] = unequal,    [TEPI_F32_LT] = less,
+            [TEPI_F32_LE] = less_or_equal, [TEPI_F32_SELECT] = pick,   [TEPI_F32_NEG] = negative,
+            [TEPI_F32_ABS] = magnitude,    [TEPI_F32_SQRT] = root,     [TEPI_F32_FLOOR] = below,
+            [TEPI_F32_CEIL] = above,       [TEPI_F32_ROUND] = nearest, [TEPI_F32_EXP] = exponential,
+            [TEPI_F32_LOG] = logarithm,    [TEPI_F32_ERF] = error,     [TEPI_F32_TANH] = tangent,
+            [TEPI_F32_SIGMOID] = sigmoid,  [TEPI_F32_SUM] = sum,       [TEPI_F32_MAXOF] = largest,
             [TEPI_F32_MINOF] = smallest,
         },
     .store = store,

@@ -17,7 +17,8 @@ static size_t steps_of(const struct tepi_conv *conv)
 static bool takes(const struct tepi_conv *conv)
 {
     return !conv->floats && conv->groups == 1 && conv->group_out <= TEPI_BLOCK &&
-           conv->kernel_w == WIDE && conv->stride_w == 1 && conv->dilation_w == 1 && conv->out_w >= PIXELS;
+           conv->kernel_w == WIDE && conv->stride_w == 1 && conv->dilation_w == 1 &&
+           conv->out_w >= PIXELS;
 }
 
 static size_t packed_bytes(const struct tepi_conv *conv)

@@ -19,8 +19,8 @@ struct line {
 
 static bool takes(const struct tepi_conv *conv)
 {
-    return !conv->floats && conv->group_in == 1 && conv->group_out == 1 &&
-           conv->kernel_h == 3 && conv->kernel_w == 3 && conv->dilation_w == 1 && conv->stride_w <= 2;
+    return !conv->floats && conv->group_in == 1 && conv->group_out == 1 && conv->kernel_h == 3 &&
+           conv->kernel_w == 3 && conv->dilation_w == 1 && conv->stride_w <= 2;
 }
 
 static size_t packed_bytes(const struct tepi_conv *conv)

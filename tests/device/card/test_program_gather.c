@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* GATHER of uint8 and float32 rows, from the arena and from constants, by both kinds of indices; and
- * indices outside the table. */
+/* GATHER of uint8 and float32 rows, from the arena and from constants, by both kinds of indices;
+ * and indices outside the table. */
 #include "card/builder.h"
 #include "check.h"
 #include <math.h>
@@ -107,8 +107,7 @@ CHECK_CASE(rows_are_chosen_by_index)
         expect(&l, &table, indices, expected);
         for (unsigned k = 0; builder_kernels(k); k++) {
             CHECK_INT(run(&l, &b, &table, indices, k, found).fault, TEPI_FAULT_OK);
-            CHECK_BYTES(found, expected,
-                        PIXELS * CHANNELS * (l.out_type == TEPI_TYPE_F32 ? 4 : 1));
+            CHECK_BYTES(found, expected, PIXELS * CHANNELS * (l.out_type == TEPI_TYPE_F32 ? 4 : 1));
         }
         builder_free(&b);
     }
@@ -117,14 +116,14 @@ CHECK_CASE(rows_are_chosen_by_index)
 /* The low words of the wide ones would be valid indices. */
 CHECK_CASE(an_index_outside_the_table_is_a_fault)
 {
-    static const int64_t hostile[] = {
-        ROWS,      -ROWS - 1, INT32_MAX, INT32_MIN, INT64_MAX,
-        INT64_MIN, INT64_C(1) << 32, -(INT64_C(1) << 32), 1 << 24};
+    static const int64_t hostile[] = {ROWS,      -ROWS - 1, INT32_MAX,        INT32_MIN,
+                                      INT64_MAX, INT64_MIN, INT64_C(1) << 32, -(INT64_C(1) << 32),
+                                      1 << 24};
     struct table table;
     fill(&table);
     for (int kind = 0; kind < 2; kind++) {
-        const struct lookup l = {TEPI_TYPE_U8, TEPI_TYPE_F32,
-                                 kind ? TEPI_TYPE_I64 : TEPI_TYPE_I32, kind};
+        const struct lookup l = {TEPI_TYPE_U8, TEPI_TYPE_F32, kind ? TEPI_TYPE_I64 : TEPI_TYPE_I32,
+                                 kind};
         for (size_t i = 0; i < sizeof(hostile) / sizeof(hostile[0]); i++) {
             int64_t indices[PIXELS] = {0};
             uint8_t found[4 * PIXELS * CHANNELS];

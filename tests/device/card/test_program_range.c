@@ -67,10 +67,14 @@ CHECK_CASE(range_covers_all_values_and_zero)
 
 /* What is not a quantization counts as one: {as the arena has it, as it is used}. */
 static const float quantizations[][4] = {
-    {0.5f, 10, 0.5f, 10},  {0.25f, 255, 0.25f, 255}, {NAN, 3, 1, 3},       {INFINITY, 3, 1, 3},
-    {-1, 3, 1, 3},         {0, 3, 1, 3},             {-INFINITY, 3, 1, 3}, {2, NAN, 2, 0},
-    {2, INFINITY, 2, 0},   {2, -1, 2, 0},            {2, 256, 2, 0},       {2, 1e30f, 2, 0},
-    {1e-45f, 7, 1e-45f, 7}, {2, 3.75f, 2, 3},        {2, -0.0f, 2, 0},     {3e38f, 9, 3e38f, 9},
+    {0.5f, 10, 0.5f, 10},   {0.25f, 255, 0.25f, 255},
+    {NAN, 3, 1, 3},         {INFINITY, 3, 1, 3},
+    {-1, 3, 1, 3},          {0, 3, 1, 3},
+    {-INFINITY, 3, 1, 3},   {2, NAN, 2, 0},
+    {2, INFINITY, 2, 0},    {2, -1, 2, 0},
+    {2, 256, 2, 0},         {2, 1e30f, 2, 0},
+    {1e-45f, 7, 1e-45f, 7}, {2, 3.75f, 2, 3},
+    {2, -0.0f, 2, 0},       {3e38f, 9, 3e38f, 9},
 };
 enum { QUANTIZATIONS = sizeof(quantizations) / sizeof(quantizations[0]) };
 
@@ -171,8 +175,8 @@ CHECK_CASE(convolution_takes_its_inputs_quantization_from_the_arena)
         float expected[6];
         for (int pixel = 0; pixel < 2; pixel++) {
             for (int o = 0; o < 3; o++) {
-                const int64_t sum = (has_bias ? bias[o] : 0) +
-                                    (int64_t)(input[pixel] - (int)q[3]) * weights[o];
+                const int64_t sum =
+                    (has_bias ? bias[o] : 0) + (int64_t)(input[pixel] - (int)q[3]) * weights[o];
                 const float scaled = q[2] * multiplier[o];
                 const float product = (float)(int32_t)(uint32_t)sum * scaled;
                 expected[3 * pixel + o] = has_addend ? product + addend[o] : product;

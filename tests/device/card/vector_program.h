@@ -25,7 +25,7 @@ struct vector_program {
     struct builder builder;
     uint32_t nhw[3], row;
     uint32_t sources, targets, inputs, count;
-    uint32_t twin; /* source that target 0 is; `sources`: none */
+    uint32_t twin;                                   /* source that target 0 is; `sources`: none */
     struct vector_operand operands[VECTOR_OPERANDS]; /* the targets behind the sources */
     struct tepi_vector_step steps[VECTOR_STEPS];
     const void *input_bytes[VECTOR_OPERANDS];
