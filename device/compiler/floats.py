@@ -5,16 +5,14 @@ card's float32 vector unit, node by node; vector_groups.py joins it again."""
 import math
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import onnx
 
-from device.binding.abi import NONE
 from device.compiler import vector
 from device.compiler.convolution import float_product
+from device.compiler.float_operands import BOOL, Operands, Wanted
 from device.compiler.graph import FLOAT, Graph, Node, Shape
 from device.compiler.movement import RESHAPES, movement
-from device.compiler.plan import Array
-from device.compiler.quant import Quantization, Unplaced, parameters, per_tensor
+from device.compiler.quant import Quantization, Unplaced, per_tensor
 from device.compiler.units import (
     FloatProduct,
     FromInteger,
@@ -23,49 +21,36 @@ from device.compiler.units import (
     Transpose,
     Unit,
     Vector,
-    Work,
 )
 
-BOOL = int(onnx.TensorProto.BOOL)
 INTEGERS = (int(onnx.TensorProto.INT64), int(onnx.TensorProto.INT32))
 MOVES = RESHAPES | {"Concat", "Expand", "Slice", "Transpose"}
 PRODUCTS = {"Conv", "Gemm", "MatMul"}
 RANK_MAX = 4
 
 
-class _Wanted(Exception):
-    """A float tensor inside this unit is needed by another."""
-
-    def __init__(self, unit: Unit) -> None:
-        super().__init__(unit.output)
-        self.unit = unit
-
-
-class FloatRecogniser:
+class FloatRecogniser(Operands):
     """`units`: those given, as far as their inner tensors stay their own, and the vector unit's.
     `invented` collects tensors that the model lacks."""
 
     def __init__(
         self, graph: Graph, units: Sequence[Unit], reasons: dict[int, str], invented: set[str]
     ) -> None:
-        self._graph = graph
+        super().__init__(graph, invented)
         self._reasons = reasons
-        self._invented = invented
-        self._producers = graph.producers()
         self._whole = list(units)
-        self.units: list[Unit] = []
 
     def run(self) -> None:
         while True:
             try:
                 self._attempt()
                 return
-            except _Wanted as found:
+            except Wanted as found:
                 self._whole.remove(found.unit)
 
     def _attempt(self) -> None:
         self.units = list(self._whole)
-        self._made: set[str] = set()
+        self._made = set()
         self._refused: dict[Node, str] = {}
         self._inner = {
             name: unit
@@ -82,6 +67,7 @@ class FloatRecogniser:
             try:
                 self._recognise(node)
             except Unplaced as reason:
+                self._made -= {unit.output for unit in self.units[before:]}
                 del self.units[before:]
                 self._refused[node] = str(reason)
         for node, why in self._refused.items():
@@ -117,126 +103,6 @@ class FloatRecogniser:
             self._gather(node)
         elif node.op in PRODUCTS:
             self._product(node)
-
-    def _unit(
-        self,
-        work: Work,
-        node: Node,
-        inputs: Sequence[str],
-        output: str | None = None,
-        shape: Shape | None = None,
-        quantization: Quantization | None = None,
-        members: Sequence[Node] = (),
-        dequantizers: Sequence[Node] = (),
-    ) -> None:
-        name = node.output if output is None else output
-        shape = self._graph.shape(name) if shape is None else shape
-        if shape is None or any(self._graph.shape(n) is None for n in inputs):
-            raise Unplaced("its shape is not known before it runs")
-        if 0 in shape or any(0 in (self._graph.shape(name) or ()) for name in inputs):
-            raise Unplaced("a tensor of it is empty")
-        unit = Unit(
-            work,
-            node,
-            tuple(members or (node,)),
-            tuple(inputs),
-            name,
-            shape,
-            quantization,
-            tuple(dequantizers),
-        )
-        self._made.add(name)
-        self.units.append(unit)
-
-    def _fresh(self, near: str, shape: Shape, kind: int = FLOAT) -> str:
-        name = near
-        while name in self._graph.shapes or name in self._graph.constants:
-            name += "'"
-        self._invented.add(name)
-        self._graph.shapes[name] = shape
-        self._graph.types[name] = kind
-        return name
-
-    # Operands
-
-    def _operand(self, name: str) -> tuple[str, Quantization | None, tuple[Node, ...]]:
-        """What to read for a float tensor: the tensor, or the bytes that it is dequantized from."""
-        graph = self._graph
-        if name in self._inner:
-            raise _Wanted(self._inner[name])
-        if name in graph.constants:
-            return self._constant(name), None, ()
-        producer = self._producers.get(name)
-        if producer is not None and producer.op == "DequantizeLinear":
-            if producer.inputs[0] in graph.constants:
-                return self._dequantized(producer), None, (producer,)
-            found = per_tensor(producer, graph)
-            if found is not None:
-                if producer.inputs[0] in self._inner:
-                    raise _Wanted(self._inner[producer.inputs[0]])
-                return producer.inputs[0], found, (producer,)
-        kind = graph.types.get(name)
-        if kind == BOOL and name not in self._made:
-            return self._as_float(name), None, ()
-        if kind not in (FLOAT, BOOL):
-            raise Unplaced("an operand of it is neither float32 nor quantized to 8 bits")
-        return name, None, ()
-
-    def _constant(self, name: str) -> str:
-        """A constant as float32, under a name of its own where it was something else."""
-        values = self._graph.constants.get(name)
-        assert values is not None
-        if values.dtype == np.float32:
-            return name
-        if values.dtype != np.bool_ and not np.issubdtype(values.dtype, np.integer):
-            raise Unplaced(f"a constant of it is {values.dtype}")
-        made = f"{name}/float"
-        self._graph.constants[made] = values.astype(np.float32)
-        return made
-
-    def _dequantized(self, node: Node) -> str:
-        """Constants behind a DequantizeLinear, as float32."""
-        made = f"{node.output}/float"
-        if made not in self._graph.constants:
-            self._graph.constants[made] = dequantized(node, self._graph)
-        return made
-
-    def _as_float(self, name: str) -> str:
-        """Integers or truth values from the segment's edge as float32; once for all readers."""
-        made = f"{name}/float"
-        if made not in self._made:
-            shape = self._graph.shape(name)
-            if shape is None:
-                raise Unplaced("its shape is not known before it runs")
-            self._graph.shapes.setdefault(made, shape)
-            self._graph.types.setdefault(made, FLOAT)
-            self._invented.add(made)
-            edge = Node(NONE, "Cast", "", (name,), (made,), {}, name)
-            self._unit(FromInteger(), edge, (name,), made, members=(edge,))
-        return made
-
-    def _float_tensor(self, name: str, node: Node) -> str:
-        """A float tensor that lies in the arena as such, for work that cannot dequantize."""
-        source, found, dequantizers = self._operand(name)
-        if found is None:
-            return source
-        shape = self._graph.shape(source)
-        assert shape is not None
-        made = f"{name}/float"
-        if made not in self._made:
-            self._graph.shapes.setdefault(made, shape)
-            self._graph.types.setdefault(made, FLOAT)
-            self._invented.add(made)
-            work = Vector((), 0, shape or (1,), (found,))
-            members = (node,)
-            self._unit(work, node, (source,), made, members=members, dequantizers=dequantizers)
-        return made
-
-    def _quantized(self, name: str) -> bool:
-        producer = self._producers.get(name)
-        return producer is not None and producer.op == "DequantizeLinear"
-
-    # Nodes
 
     def _vector(
         self, node: Node, rule: vector.Rule, names: Sequence[str], domain: Shape, out: Shape
@@ -287,7 +153,7 @@ class FloatRecogniser:
         kept = [axis for axis in range(len(shape)) if axis not in axes]
         source, order = node.inputs[0], (*kept, *sorted(axes))
         if order != tuple(range(len(shape))) or len(axes) > 1:
-            source = self._float_tensor(source, node)
+            source = self._float_tensor(source)
         if order != tuple(range(len(shape))):
             turned = self._fresh(f"{node.output}/turned", tuple(shape[axis] for axis in order))
             self._unit(Transpose(order), node, (source,), turned)
@@ -345,7 +211,7 @@ class FloatRecogniser:
         if all(name in self._graph.constants for name in data):
             raise Unplaced("it reads only constants")
         work = movement(node, self._graph)
-        self._unit(work, node, [self._float_tensor(name, node) for name in data])
+        self._unit(work, node, [self._float_tensor(name) for name in data])
 
     def _gather(self, node: Node) -> None:
         graph = self._graph
@@ -383,7 +249,7 @@ class FloatRecogniser:
         ranks = [len(self._graph.shape(name) or ()) for name in node.inputs]
         if min(ranks) < 2 or max(ranks) > RANK_MAX:
             raise Unplaced("the card multiplies matrices of rank 2 to 4")
-        self._unit(FloatProduct(), node, [self._float_tensor(name, node) for name in node.inputs])
+        self._unit(FloatProduct(), node, [self._float_tensor(name) for name in node.inputs])
 
     def _quantized_product(self, node: Node) -> None:
         """Quantized operands whose result stays float."""
@@ -405,18 +271,3 @@ def _reaches(shape: Shape, domain: Shape) -> bool:
         return False
     pairs = zip(shape[::-1], domain[::-1], strict=False)
     return all(size in (1, wide) for size, wide in pairs)
-
-
-def dequantized(node: Node, graph: Graph) -> Array:
-    """The float32 values of a DequantizeLinear of constants."""
-    values, found = graph.constants.get(node.inputs[0]), parameters(node, graph)
-    if values is None or found is None or node.attributes.get("block_size", 0):
-        raise Unplaced("a constant of it is dequantized in blocks or with a float16 scale")
-    scale, zero = found
-    if scale.size > 1:
-        shape = [1] * values.ndim
-        axis = int(node.attributes.get("axis", 1)) % values.ndim
-        shape[axis] = scale.size
-        scale, zero = scale.reshape(shape), zero.reshape(shape) if zero.size > 1 else zero
-    steps = values.astype(np.int64) - zero.astype(np.int64)
-    return np.asarray(steps.astype(np.float32) * scale, np.float32)

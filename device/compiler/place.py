@@ -62,6 +62,9 @@ class Placer:
         self._invented = invented
         self._readers = graph.consumers()
         self._producers = graph.producers()
+        self._constant = {name for name in invented if name in graph.constants}
+        self._made: set[str] = set()
+        self._read: set[str] = set()
         self.units = list(units)
         self.reasons = reasons
 
@@ -96,6 +99,14 @@ class Placer:
 
     def refuse(self, units: Iterable[Unit], reason: str) -> None:
         gone = set(units)
+        # Steps of one node stand together: what passes between them exists on the card only.
+        parts = {unit.node for unit in gone if unit.output in self._invented}
+        whole = {unit.node for unit in gone}
+        gone |= {
+            unit
+            for unit in self.units
+            if unit.node in parts or (unit.node in whole and unit.output in self._invented)
+        }
         for unit in gone:
             self.reasons.setdefault(unit.node.index, reason)
         self.units = [unit for unit in self.units if unit not in gone]
@@ -108,6 +119,8 @@ class Placer:
         while True:
             card = self.on_card()
             split = self._split_origins(card)
+            self._made = {unit.output for unit in self.units}
+            self._read = {name for unit in self.units for name in unit.inputs}
             refused = {
                 unit: reason
                 for unit in self.units
@@ -132,13 +145,15 @@ class Placer:
             if node.index in split:
                 return "a part of it is off the card"
             for name in node.outputs:
-                inner = name != unit.output or name in self._invented
+                inner = name not in self._made or name in self._invented
                 if inner and (name in self._graph.outputs or self._needed_off(name, card)):
                     return f'its result "{name}" is needed in float off the card'
         for name in unit.inputs:
-            producer = self._producers.get(name)
-            if name in self._invented and producer is not None and producer not in card:
-                return f'"{producer.label}" before it is off the card'
+            if name in self._invented and name not in self._made | self._constant:
+                producer = self._producers.get(name)
+                return f'"{producer.label if producer else name}" before it is off the card'
+        if unit.output in self._invented and unit.output not in self._read:
+            return "nothing on the card reads it"
         return None
 
     def _needed_off(self, name: str, card: set[Node]) -> bool:

@@ -13,7 +13,8 @@ from device.binding.card import IsaName
 from device.compiler import CardSegment, CompiledModel, compile_model
 from device.host import open_session
 
-from .interpreter import Array, Program
+from .arithmetic import Array
+from .interpreter import Program
 
 __all__ = ["card_of", "compile_model", "difference", "off_card", "reference", "run", "session"]
 

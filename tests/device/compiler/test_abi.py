@@ -11,8 +11,9 @@ import pytest
 from device.binding import abi
 from device.compiler import CardSegment, compile_model
 
-from .interpreter import HEADER, Program
-from .interpreter import abi as header
+from .arithmetic import HEADER
+from .arithmetic import abi as header
+from .interpreter import Program
 from .test_reader import network
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from device.errors import ModelError
 
+from .arithmetic import Array
 from .building import Builder
-from .interpreter import Array
 from .running import compile_model, difference, off_card
 
 Sizes = Sequence[int | str]

@@ -17,7 +17,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from .interpreter import Array
+from .arithmetic import Array
 from .running import compile_model, difference, off_card
 
 SHAPE = (3, 16, 16)

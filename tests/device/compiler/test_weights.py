@@ -18,8 +18,8 @@ from device.compiler.weights import LEFT, open_model
 from device.errors import ModelError
 from device.session import Session
 
+from .arithmetic import Array
 from .building import Builder
-from .interpreter import Array
 from .running import compile_model, reference
 
 
