@@ -21,6 +21,7 @@ from device.binding import Card, Program
 from device.binding.card import IsaName, give_back_memory
 from device.compiler import (
     CardSegment,
+    Clash,
     CompiledModel,
     HostSegment,
     Placement,
@@ -199,7 +200,11 @@ class Session:
             raise ValueError(f"the session of {self.name} is closed")
         given = self._check.defaults.keys() & feeds.keys()
         proto = as_inputs(self._proto, given) if given else self._proto
-        variant = self._load(compile_model(proto, shapes, self.name, self._weights))
+        try:
+            compiled = compile_model(proto, shapes, self.name, self._weights)
+        except Clash as error:  # neither ONNX's inference nor onnxruntime takes these shapes
+            raise InputError(str(error)) from None
+        variant = self._load(compiled)
         with self._lock:
             self._variants[key] = variant
             while len(self._variants) > SHAPES_KEPT:

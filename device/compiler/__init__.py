@@ -10,9 +10,11 @@ from device.compiler.plan import (
     Port,
     TensorInfo,
 )
+from device.compiler.reader import Clash
 
 __all__ = [
     "CardSegment",
+    "Clash",
     "CompiledModel",
     "HostSegment",
     "Placement",

@@ -74,7 +74,8 @@ def positions(sliced: bool) -> bytes:
 def test_a_sequence_longer_than_the_model_allows(card: Any, sliced: bool) -> None:
     with Session(positions(sliced), card, name="positions") as session:
         session.run(None, {"x": np.zeros((1, LENGTH, 8), np.float32)})
-        with pytest.raises(ModelError, match=r"positions: .*x \[1, 24, 8\]"):
+        error = InputError if card == "inproc" else ModelError  # onnxruntime finds it as it runs
+        with pytest.raises(error, match=r"positions: .*x \[1, 24, 8\]"):
             session.run(None, {"x": np.zeros((1, 24, 8), np.float32)})
         session.run(None, {"x": np.zeros((1, LENGTH, 8), np.float32)})
 

@@ -97,6 +97,34 @@ def quantized_dense(seed: int = 0) -> bytes:
     )
 
 
+def positions(length: int = 16) -> bytes:
+    """x, FP32 [batch, sequence, 8], plus a table of `length` positions, quantized on the way."""
+    table = np.random.default_rng(0).normal(0, 1, (1, length, 8)).astype(np.float32)
+    constants: dict[str, npt.NDArray[Any]] = {
+        "table": table,
+        "scale": np.array(0.05, np.float32),
+        "zero": np.array(0, np.int8),
+    }
+    nodes = []
+    for name in ("x", "table"):
+        nodes += [
+            helper.make_node("QuantizeLinear", [name, "scale", "zero"], [f"{name}q"]),
+            helper.make_node("DequantizeLinear", [f"{name}q", "scale", "zero"], [f"{name}d"]),
+        ]
+    nodes += [
+        helper.make_node("Add", ["xd", "tabled"], ["sum"]),
+        helper.make_node("QuantizeLinear", ["sum", "scale", "zero"], ["yq"]),
+        helper.make_node("DequantizeLinear", ["yq", "scale", "zero"], ["y"]),
+    ]
+    shape = ("batch", "sequence", 8)
+    return model_bytes(
+        nodes,
+        [("x", TensorProto.FLOAT, shape)],
+        [("y", TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+
+
 def put(repository: Path, name: str, model: bytes, config: str = "", version: int = 1) -> Path:
     """Write `<name>/<version>/model.onnx` and config.pbtxt; returns the model's folder."""
     folder = repository / name

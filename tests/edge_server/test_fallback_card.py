@@ -124,3 +124,14 @@ async def test_card_memory_full(repository: Path, expected: Array) -> None:
         refused = await call.refusal(request("must", {"x": X}))
         assert refused.code == "UNAVAILABLE"
         assert server.link.state is CardState.ATTACHED
+
+
+async def test_a_sequence_longer_than_the_model_allows(tmp_path: Path) -> None:
+    """It is the request that is wrong; the next one is answered."""
+    models.put(tmp_path, "positions", models.positions(16))
+    async with running(tmp_path, product_parts(), card="inproc") as (_, call):
+        refused = await call.refusal(request("positions", {"x": np.zeros((1, 24, 8), np.float32)}))
+        assert refused.code == "INVALID_ARGUMENT"
+        assert "[1, 24, 8]" in refused.message
+        response = await call.infer(request("positions", {"x": np.zeros((1, 16, 8), np.float32)}))
+        assert text(response, "tepi_device") == "card"
