@@ -58,6 +58,7 @@ def opener(engine: str, threads: int) -> Callable[[str], Callable[[], object]]:
         return load
     import onnxruntime as ort
 
+    # Not device.host's open_session: its imports are not what a user of onnxruntime alone has.
     def load_host(model: str) -> Callable[[], object]:
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1

@@ -10,6 +10,7 @@ quantization.html, "When and why do I need to try U8U8?"
 
 import onnx
 import onnxruntime as ort
+from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
 
 _EXACT_PRODUCTS = "session.x64quantprecision"
 _SPINNING = "session.intra_op.allow_spinning"
@@ -36,9 +37,9 @@ def open_session(
         options.add_session_config_entry(_EXACT_PRODUCTS, "1")
         try:
             return ort.InferenceSession(source, options, providers=_PROVIDERS)
-        except Exception:  # onnxruntime's classes share no other base
+        except NoKernel:
             # Where activations are int8, whose products are exact anyway, it turns the weights to
-            # uint8 and then has no kernel for the pair. Any other failure shows again below.
+            # uint8 and then has no kernel for the pair.
             options = _options(threads, spinning, level)
     return ort.InferenceSession(source, options, providers=_PROVIDERS)
 

@@ -75,6 +75,10 @@ enum tepi_type {
     TEPI_TYPE_BOOL = 5, /* INPUT only: a byte, MAP makes 0 or 1 of it */
 };
 
+/* Bytes of an element. */
+#define TEPI_TYPE_BYTES(type)                                                                      \
+    ((type) == TEPI_TYPE_I64 ? 8u : (type) == TEPI_TYPE_F32 || (type) == TEPI_TYPE_I32 ? 4u : 1u)
+
 enum tepi_place {
     TEPI_PLACE_ARENA = 0,
     TEPI_PLACE_INPUT = 1,

@@ -123,15 +123,7 @@ static struct tepi_verdict check_header(struct tepi_program_header *header,
 
 uint32_t tepi_type_bytes(uint8_t type)
 {
-    switch (type) {
-    case TEPI_TYPE_F32:
-    case TEPI_TYPE_I32:
-        return 4;
-    case TEPI_TYPE_I64:
-        return 8;
-    default:
-        return 1;
-    }
+    return TEPI_TYPE_BYTES(type);
 }
 
 struct tepi_reach tepi_tensor_reach(const struct tepi_tensor *t)

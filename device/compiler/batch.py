@@ -13,10 +13,9 @@ from device.compiler.units import (
     Add,
     Concat,
     DynamicQuantize,
-    FloatProduct,
     LayerNorm,
+    Matrices,
     Multiply,
-    Product,
     Slice,
     Softmax,
     Transpose,
@@ -137,7 +136,7 @@ def _mixes(unit: Unit, graph: Graph) -> bool:
             for name in unit.inputs
             if name not in graph.constants
         )
-    if isinstance(work, Product | FloatProduct):
+    if isinstance(work, Matrices):
         # A matrix's own rows may be the batch only in the first operand.
         varying = [n for n in unit.inputs if n not in graph.constants]
         return any(len(graph.shape(name) or ()) != len(unit.shape) for name in varying) or (

@@ -9,8 +9,7 @@ import onnx
 
 from device.binding.abi import NONE
 from device.compiler.graph import FLOAT, Graph, Node, Shape
-from device.compiler.plan import Array
-from device.compiler.quant import Quantization, Unplaced, parameters, per_tensor
+from device.compiler.quant import Quantization, Unplaced, dequantized, per_tensor
 from device.compiler.units import FromInteger, Unit, Vector, Work
 
 BOOL = int(onnx.TensorProto.BOOL)
@@ -44,7 +43,6 @@ class Operands:
         output: str | None = None,
         shape: Shape | None = None,
         quantization: Quantization | None = None,
-        members: Sequence[Node] = (),
         dequantizers: Sequence[Node] = (),
     ) -> None:
         name = node.output if output is None else output
@@ -56,7 +54,7 @@ class Operands:
         unit = Unit(
             work,
             node,
-            tuple(members or (node,)),
+            (node,),
             tuple(inputs),
             name,
             shape,
@@ -66,13 +64,13 @@ class Operands:
         self._made.add(name)
         self.units.append(unit)
 
-    def _fresh(self, near: str, shape: Shape, kind: int = FLOAT) -> str:
+    def _fresh(self, near: str, shape: Shape) -> str:
         name = near
         while name in self._graph.shapes or name in self._graph.constants:
             name += "'"
         self._invented.add(name)
         self._graph.shapes[name] = shape
-        self._graph.types[name] = kind
+        self._graph.types[name] = FLOAT
         return name
 
     def _operand(self, name: str) -> tuple[str, Quantization | None, tuple[Node, ...]]:
@@ -151,18 +149,3 @@ class Operands:
     def _quantized(self, name: str) -> bool:
         producer = self._producers.get(name)
         return producer is not None and producer.op == "DequantizeLinear"
-
-
-def dequantized(node: Node, graph: Graph) -> Array:
-    """The float32 values of a DequantizeLinear of constants."""
-    values, found = graph.constants.get(node.inputs[0]), parameters(node, graph)
-    if values is None or found is None or node.attributes.get("block_size", 0):
-        raise Unplaced("a constant of it is dequantized in blocks or with a float16 scale")
-    scale, zero = found
-    if scale.size > 1:
-        shape = [1] * values.ndim
-        axis = int(node.attributes.get("axis", 1)) % values.ndim
-        shape[axis] = scale.size
-        scale, zero = scale.reshape(shape), zero.reshape(shape) if zero.size > 1 else zero
-    steps = values.astype(np.int64) - zero.astype(np.int64)
-    return np.asarray(steps.astype(np.float32) * scale, np.float32)

@@ -114,8 +114,9 @@ class FloatRecogniser(Operands):
         known = tuple(shape or (1,) for shape in shapes)
         if any(not _reaches(shape, domain) for shape in known):
             raise Unplaced("its operands do not broadcast to it")
-        line = vector.Line(node, self._graph, known, out)
+        line = vector.Line(node, self._graph, known)
         result = rule(line)
+        line.check(domain)
         work = Vector(tuple(line.steps), result, domain, tuple(q for _, q, _ in operands))
         if all(name in self._graph.constants for name, _, _ in operands):
             raise Unplaced("it reads only constants")
@@ -167,8 +168,9 @@ class FloatRecogniser(Operands):
         narrow = (*flat[:-1], 1)
         target = node.output if out == narrow else self._fresh(f"{node.output}/row", narrow)
         operand, found, dequantizers = self._operand(source)
-        line = vector.Line(node, self._graph, (flat,), narrow)
+        line = vector.Line(node, self._graph, (flat,))
         result = rule(line)
+        line.check(flat)
         work = Vector(tuple(line.steps), result, flat, (found,))
         self._unit(work, node, (operand,), target, narrow, dequantizers=dequantizers)
         if target != node.output:
@@ -202,7 +204,7 @@ class FloatRecogniser(Operands):
             return
         plain = self._as_float(node.inputs[0])
         shape = self._graph.shape(plain) or (1,)
-        line = vector.Line(node, self._graph, (shape,), shape)
+        line = vector.Line(node, self._graph, (shape,))
         result = line.do("ne", 0, line.value(0))
         self._unit(Vector(tuple(line.steps), result, shape, (None,)), node, (plain,))
 

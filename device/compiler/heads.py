@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 
 from device.compiler.graph import Shape
-from device.compiler.units import FloatProduct, Product, Reshape, Transpose, Unit
+from device.compiler.units import Matrices, Reshape, Transpose, Unit
 
 SPLIT = (0, 2, 1, 3)  # [B, T, H, D] -> [B, H, T, D], and back
 
@@ -34,7 +34,7 @@ def fold_heads(
     folded: list[Unit] = []
     gone: set[Unit] = set()
     for unit in units:
-        if isinstance(unit.work, Product | FloatProduct):
+        if isinstance(unit.work, Matrices):
             unit = _reading(unit, producers, shapes)
             path = _joined(unit, readers, outputs)
             if path:
@@ -46,7 +46,7 @@ def fold_heads(
 
 def _reading(unit: Unit, producers: Mapping[str, Unit], shapes: Mapping[str, Shape]) -> Unit:
     work = unit.work
-    assert isinstance(work, Product | FloatProduct)
+    assert isinstance(work, Matrices)
     first = _view(unit.inputs[0], producers, shapes)
     second = _view(unit.inputs[1], producers, shapes)
     if first is not None and not first.transposed:
@@ -99,7 +99,7 @@ def _joined(
     """The Transpose behind a MatMul and the Reshapes up to the one that puts heads side by side;
     empty where others read in between."""
     work = unit.work
-    assert isinstance(work, Product | FloatProduct)
+    assert isinstance(work, Matrices)
     if len(unit.shape) != 4 or (work.heads and work.heads != unit.shape[1]):
         return []
     wanted = unit.shape[1] * unit.shape[3]
@@ -123,7 +123,7 @@ def _splits(unit: Unit) -> bool:
 
 def _writing(unit: Unit, last: Unit) -> Unit:
     work = unit.work
-    assert isinstance(work, Product | FloatProduct)
+    assert isinstance(work, Matrices)
     batch, heads = unit.shape[:2]
     work = dataclasses.replace(work, heads=heads, out_split=True, batch=batch)
     return dataclasses.replace(unit, work=work, output=last.output, shape=last.shape)

@@ -69,6 +69,11 @@ class Image:
         )
 
 
+def quantized(image: Image, quantization: Quantization | None) -> Image:
+    """The image of bytes; that of floats, which have none, as it is."""
+    return image if quantization is None else image.quantized(quantization)
+
+
 @dataclass(frozen=True)
 class Held:
     """A model's tensor on the card. `strides` in elements, one per axis of `shape`."""

@@ -11,15 +11,14 @@ from device.binding import abi
 from device.compiler import units
 from device.compiler.emit import Constant
 from device.compiler.graph import Shape
-from device.compiler.images import Buffer, Held, Image, Layout, image_of
+from device.compiler.images import Buffer, Held, Image, Layout, image_of, quantized
 from device.compiler.lower import Lowering
 from device.compiler.lower_products import matrices
 from device.compiler.plan import Array
-from device.compiler.quant import Quantization, Unplaced
+from device.compiler.quant import Quantization
 from device.compiler.units import Unit
+from device.compiler.vector import OUTER_MAX
 from device.compiler.vector_groups import Group
-
-OUTER_MAX = 3  # n, h, w
 
 
 @dataclasses.dataclass
@@ -32,7 +31,7 @@ class _Operand:
 
 
 def lower_group(group: Group, lowering: Lowering) -> None:
-    """One VECTOR. Raises Unplaced where its operands broadcast in too many ways."""
+    """One VECTOR."""
     domain, program = group.domain, group.program
     lowering.node = group.units[-1].node.index
     sources = [
@@ -83,8 +82,7 @@ def _joined(sizes: Shape, operands: Sequence[_Operand]) -> list[tuple[int, list[
             found[-1] = (found[-1][0] * size, steps)
         else:
             found.append((size, steps))
-    if len(found) > OUTER_MAX:
-        raise Unplaced("its operands broadcast along too many axes")
+    assert len(found) <= OUTER_MAX, "seen when the group was made"
     return [(1, [0] * len(operands))] * (OUTER_MAX - len(found)) + found
 
 
@@ -106,29 +104,7 @@ def _image(
     image = dataclasses.replace(
         image, n=n, h=h, w=w, c=c, stride_n=stride_n, stride_h=stride_h, stride_w=stride_w
     )
-    return image if operand.quantization is None else image.quantized(operand.quantization)
-
-
-def lower_float_product(unit: Unit, lowering: Lowering, table: Array | None) -> None:
-    work = unit.work
-    assert isinstance(work, units.FloatProduct)
-    a = matrices(lowering.floats(unit.inputs[0]), work.a_split, work.batch)
-    b = matrices(lowering.floats(unit.inputs[1]), work.b_split, work.batch)
-    out = matrices(lowering.allocate(unit.output, Layout.ROWS), work.out_split, work.batch)
-    depth = a.c // work.heads if work.a_split else a.c
-    lowering.emit(
-        "fmatmul",
-        out,
-        a,
-        b,
-        macs=out.n * out.h * out.w * out.c * depth,
-        scale=1.0,
-        heads=work.heads,
-        a_split=int(work.a_split),
-        b_split=int(work.b_split),
-        out_split=int(work.out_split),
-        b_transposed=int(work.b_transposed),
-    )
+    return quantized(image, operand.quantization)
 
 
 def lower_gather(unit: Unit, lowering: Lowering, table: Array | None) -> None:
@@ -137,7 +113,7 @@ def lower_gather(unit: Unit, lowering: Lowering, table: Array | None) -> None:
     rows, *rest = lowering.shapes[unit.inputs[0]]
     c = math.prod(rest)
     source = lowering.table(unit.inputs[0], (rows, c))
-    image = source.image if work.table is None else source.image.quantized(work.table)
+    image = quantized(source.image, work.table)
     index = lowering.get(unit.inputs[1])
     target = lowering.allocate(unit.output, Layout.ROWS).image
     w, step = math.prod(index.shape), c * target.item

@@ -2,35 +2,57 @@
 """Products of activations and layer normalization to instructions."""
 
 import dataclasses
+from typing import Any
 
 from device.compiler import units
 from device.compiler.emit import Constant
-from device.compiler.images import Held, Image, Layout, expanded
+from device.compiler.images import Held, Image, Layout, expanded, quantized
 from device.compiler.lower import Lowering, result, stored
 from device.compiler.plan import Array
+from device.compiler.quant import Quantization
 from device.compiler.units import Unit
 
 
 def lower_product(unit: Unit, lowering: Lowering, table: Array | None) -> None:
     work = unit.work
     assert isinstance(work, units.Product)
-    a = matrices(lowering.get(unit.inputs[0], Layout.ROWS), work.a_split, work.batch)
-    b = matrices(lowering.get(unit.inputs[1], Layout.ROWS), work.b_split, work.batch)
+    a, b = (lowering.get(name, Layout.ROWS) for name in unit.inputs)
+    more = {"multiplier": work.multiplier, **stored(work.clamp, table)}
+    _emit("matmul", unit, work, lowering, (a, b), (work.a, work.b), more)
+
+
+def lower_float_product(unit: Unit, lowering: Lowering, table: Array | None) -> None:
+    work = unit.work
+    assert isinstance(work, units.FloatProduct)
+    a, b = (lowering.floats(name) for name in unit.inputs)
+    _emit("fmatmul", unit, work, lowering, (a, b), (None, None), {"scale": 1.0})
+
+
+def _emit(
+    code: str,
+    unit: Unit,
+    work: units.Matrices,
+    lowering: Lowering,
+    operands: tuple[Held, Held],
+    quantizations: tuple[Quantization | None, Quantization | None],
+    more: dict[str, Any],
+) -> None:
+    a = matrices(operands[0], work.a_split, work.batch)
+    b = matrices(operands[1], work.b_split, work.batch)
     out = matrices(lowering.allocate(unit.output, Layout.ROWS), work.out_split, work.batch)
     depth = a.c // work.heads if work.a_split else a.c
     lowering.emit(
-        "matmul",
-        result(out, unit),
-        a.quantized(work.a),
-        b.quantized(work.b),
+        code,
+        quantized(out, unit.quantization),
+        quantized(a, quantizations[0]),
+        quantized(b, quantizations[1]),
         macs=out.n * out.h * out.w * out.c * depth,
-        multiplier=work.multiplier,
         heads=work.heads,
         a_split=int(work.a_split),
         b_split=int(work.b_split),
         out_split=int(work.out_split),
         b_transposed=int(work.b_transposed),
-        **stored(work.clamp, table),
+        **more,
     )
 
 

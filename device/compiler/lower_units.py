@@ -27,12 +27,15 @@ from device.compiler.lower import Lowering, result, stored
 from device.compiler.lower_floats import (
     lower_dynamic_quantize,
     lower_expand,
-    lower_float_product,
     lower_from_integer,
     lower_gather,
     lower_slice,
 )
-from device.compiler.lower_products import lower_layer_norm, lower_product
+from device.compiler.lower_products import (
+    lower_float_product,
+    lower_layer_norm,
+    lower_product,
+)
 from device.compiler.plan import Array
 from device.compiler.quant import Quantization
 from device.compiler.units import Unit, Window

@@ -6,7 +6,7 @@ import numpy as np
 from device.compiler.convolution import ACCUMULATOR, MULTIPLIER_MAX
 from device.compiler.graph import Graph, Node, Shape
 from device.compiler.plan import Array
-from device.compiler.quant import Quantization, Unplaced, parameters
+from device.compiler.quant import Quantization, Unplaced, dequantized
 from device.compiler.units import Clamp, LayerNorm, Product
 
 F32 = np.float32
@@ -70,18 +70,7 @@ def _row(name: str, dequantizer: Node | None, graph: Graph, shape: Shape, defaul
         return np.full(shape[-1:], default, F32)
     values = graph.constants.get(name)
     if values is None and dequantizer is not None and dequantizer.op == "DequantizeLinear":
-        values = _dequantized(dequantizer, graph)
+        values = dequantized(dequantizer, graph)
     if values is None or values.dtype != F32 or values.size not in (1, shape[-1]):
         raise Unplaced("its scale or bias is not a float32 constant of its last axis")
     return np.broadcast_to(values.reshape(-1), shape[-1:])
-
-
-def _dequantized(node: Node, graph: Graph) -> Array | None:
-    values, found = graph.constants.get(node.inputs[0]), parameters(node, graph)
-    if values is None or found is None or node.attributes.get("block_size", 0):
-        return None
-    scale, zero = found
-    if values.ndim != 1 or scale.size not in (1, values.size):
-        return None
-    steps = values.astype(np.int64) - zero.reshape(-1).astype(np.int64)
-    return np.asarray(steps.astype(F32) * scale.reshape(-1))

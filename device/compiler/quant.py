@@ -77,3 +77,18 @@ def per_tensor(node: Node, graph: Graph) -> Quantization | None:
         return None
     kind = INT8 if zero.dtype == np.int8 else UINT8
     return Quantization(value, int(zero.reshape(-1)[0]), kind)
+
+
+def dequantized(node: Node, graph: Graph) -> Array:
+    """The float32 values of a DequantizeLinear of constants."""
+    values, found = graph.constants.get(node.inputs[0]), parameters(node, graph)
+    if values is None or found is None or node.attributes.get("block_size", 0):
+        raise Unplaced("a constant of it is dequantized in blocks or with a float16 scale")
+    scale, zero = found
+    if scale.size > 1:
+        shape = [1] * values.ndim
+        axis = int(node.attributes.get("axis", 1)) % values.ndim
+        shape[axis] = scale.size
+        scale, zero = scale.reshape(shape), zero.reshape(shape) if zero.size > 1 else zero
+    steps = values.astype(np.int64) - zero.astype(np.int64)
+    return np.asarray(steps.astype(np.float32) * scale, np.float32)

@@ -22,14 +22,20 @@ from device.compiler.units import (
     Add,
     Convolution,
     DynamicQuantize,
+    FromInteger,
     Multiply,
     Product,
     Quantize,
     Reshape,
+    Slice,
     Table,
+    Transpose,
     Unit,
 )
 from device.compiler.vector_groups import Group, scheduled
+
+REPEATED = (DynamicQuantize, FromInteger, Reshape, Slice, Transpose)
+"""Work that may be merged where it is alike: it has no numbers but those that it compares by."""
 
 _KINDS: dict[int, Kind] = {
     FLOAT: "f32",
@@ -50,13 +56,14 @@ def card_segment(
     """The program of units in running order. Raises Unplaced where the card has no room for it."""
     segment = _simplified(segment, graph, outputs)
     constants = _constants(segment, graph)
-    lowering = Lowering(segment, _shapes(segment, graph), constants, _kinds(segment, graph))
+    shapes = _shapes(segment, graph)
+    lowering = Lowering(segment, shapes, constants, _kinds(segment, graph))
     for name in inputs:
         lowering.add_input(name, _kind(graph, name))
     for name in outputs:
         lowering.add_output(name, _kind(graph, name))
     fused = _fused_tables(segment, outputs)
-    for unit in scheduled(segment, outputs, constants):
+    for unit in scheduled(segment, outputs, constants, shapes):
         if isinstance(unit, Group):
             lower_group(unit, lowering)
             continue
@@ -100,16 +107,22 @@ def _needed(segment: Sequence[Unit], outputs: Sequence[str]) -> list[Unit]:
 
 
 def _without_copies(segment: Sequence[Unit], graph: Graph, outputs: Sequence[str]) -> list[Unit]:
-    """The units without those that only give a tensor a second name."""
+    """The units without those that only give a tensor a second name, and those that do again what
+    another has done: exporters reshape one tensor for each of its readers."""
     names: dict[str, str] = {}
+    done: dict[tuple[object, ...], str] = {}
     kept: list[Unit] = []
     for unit in segment:
         if any(name in names for name in unit.inputs):
             inputs = tuple(names.get(name, name) for name in unit.inputs)
             unit = dataclasses.replace(unit, inputs=inputs)
         same = isinstance(unit.work, Reshape) and graph.shape(unit.inputs[0]) == unit.shape
-        if same and unit.output not in outputs:
-            names[unit.output] = unit.inputs[0]
+        before = unit.inputs[0] if same else None
+        if isinstance(unit.work, REPEATED):
+            made = done.setdefault((unit.work, unit.inputs, unit.shape), unit.output)
+            before = before or (made if made != unit.output else None)
+        if before is not None and unit.output not in outputs:
+            names[unit.output] = before
         else:
             kept.append(unit)
     return kept

@@ -83,21 +83,27 @@ class Multiply:
     clamp: Clamp
 
 
-@dataclass(frozen=True)
-class Product:
-    """Matrices of two activations, [.., M, K] by [.., K, N]. A split operand holds `heads` of them
+@dataclass(frozen=True, kw_only=True)
+class Matrices:
+    """Products of two activations, [.., M, K] by [.., K, N]. A split operand holds `heads` matrices
     side by side in its last axis, for each of `batch`; `b_transposed`: b is [.., N, K]."""
 
-    multiplier: float
-    a: Quantization
-    b: Quantization
-    clamp: Clamp
     heads: int = 0
     batch: int = 1
     a_split: bool = False
     b_split: bool = False
     out_split: bool = False
     b_transposed: bool = False
+
+
+@dataclass(frozen=True)
+class Product(Matrices):
+    """Of bytes."""
+
+    multiplier: float
+    a: Quantization
+    b: Quantization
+    clamp: Clamp
 
 
 @dataclass(frozen=True)
@@ -187,15 +193,8 @@ class Vector:
 
 
 @dataclass(frozen=True)
-class FloatProduct:
-    """As Product, of float32 matrices."""
-
-    heads: int = 0
-    batch: int = 1
-    a_split: bool = False
-    b_split: bool = False
-    out_split: bool = False
-    b_transposed: bool = False
+class FloatProduct(Matrices):
+    """Of float32."""
 
 
 @dataclass(frozen=True)

@@ -2,27 +2,29 @@
 """Float operators as straight lines of vector-unit operations (VECTOR in device/abi/program.h)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from device.binding.abi import VECTOR_ROW_MAX, VECTOR_SOURCES
 from device.compiler.graph import Graph, Node, Shape
 from device.compiler.plan import Array
 from device.compiler.quant import Unplaced
 from device.compiler.units import Step
 
 F32 = np.float32
+OUTER_MAX = 3  # loops around a row: n, h, w
+REDUCING = {"sum", "maxof", "minof"}
 
 
 class Line:
     """Steps in the making. Values are numbered: the inputs, then each step's result."""
 
-    def __init__(self, node: Node, graph: Graph, shapes: tuple[Shape, ...], out: Shape) -> None:
-        """`shapes` of the operands, `out` of the result."""
+    def __init__(self, node: Node, graph: Graph, shapes: tuple[Shape, ...]) -> None:
+        """`shapes` of the operands."""
         self.node = node
         self.graph = graph
         self.shapes = shapes
-        self.out = out
         self.steps: list[Step] = []
 
     @property
@@ -49,6 +51,27 @@ class Line:
     def constant(self, position: int) -> Array | None:
         name = self.node.input(position)
         return self.graph.constants.get(name) if name else None
+
+    def check(self, domain: Shape) -> None:
+        """Raises Unplaced where one instruction cannot hold the operator."""
+        if len(self.shapes) > VECTOR_SOURCES:
+            raise Unplaced(f"it has more than {VECTOR_SOURCES} operands")
+        if outer_axes(domain, self.shapes) > OUTER_MAX:
+            raise Unplaced("its operands broadcast along too many axes")
+        if domain[-1] > VECTOR_ROW_MAX and any(step.code in REDUCING for step in self.steps):
+            raise Unplaced(f"it reduces rows of more than {VECTOR_ROW_MAX} elements")
+
+
+def outer_axes(domain: Shape, shapes: Iterable[Shape]) -> int:
+    """Loops around the rows of a domain: axes, but neighbours along which each of the operands
+    runs or each stands still are one."""
+    aligned = [(1,) * (len(domain) - len(shape)) + tuple(shape) for shape in shapes]
+    found: list[list[bool]] = []
+    for axis, size in enumerate(domain[:-1]):
+        runs = [shape[axis] != 1 for shape in aligned]
+        if size != 1 and (not found or found[-1] != runs):
+            found.append(runs)
+    return len(found)
 
 
 Rule = Callable[[Line], int]

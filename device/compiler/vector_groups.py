@@ -2,14 +2,16 @@
 """Joins float work on the same rows into few programs of the vector unit, so that what passes from
 one operator to the next stays in registers."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from device.binding import abi
 from device.compiler.graph import Shape
 from device.compiler.plan import Array
-from device.compiler.quant import Quantization
+from device.compiler.quant import Quantization, Unplaced
 from device.compiler.units import Unit, Vector
+from device.compiler.vector import OUTER_MAX, outer_axes
 
 Source = tuple[str, Quantization | None]
 
@@ -34,23 +36,30 @@ class Group:
     @property
     def domain(self) -> Shape:
         """What they run over."""
-        shapes = [unit.work.domain for unit in self.units if isinstance(unit.work, Vector)]
-        return max(shapes, key=lambda shape: (shape[-1], len(shape)))
+        return _joint(_domains(self.units))
 
 
 def scheduled(
-    segment: Sequence[Unit], outputs: Collection[str], constants: Mapping[str, Array]
+    segment: Sequence[Unit],
+    outputs: Collection[str],
+    constants: Mapping[str, Array],
+    shapes: Mapping[str, Shape],
 ) -> list[Unit | Group]:
     """Units and Groups in an order in which each finds what it reads; groups as large as one
-    instruction holds."""
-    return _Schedule(segment, outputs, constants).run()
+    instruction holds. `shapes` of every tensor that the units name. Raises Unplaced."""
+    return _Schedule(segment, outputs, constants, shapes).run()
 
 
 class _Schedule:
     def __init__(
-        self, segment: Sequence[Unit], outputs: Collection[str], constants: Mapping[str, Array]
+        self,
+        segment: Sequence[Unit],
+        outputs: Collection[str],
+        constants: Mapping[str, Array],
+        shapes: Mapping[str, Shape],
     ) -> None:
         self._pending = list(segment)
+        self._shapes = shapes
         self._outputs = outputs
         self._constants = constants
         self._waiting = {unit.output for unit in segment}  # names that are still to be made
@@ -62,10 +71,11 @@ class _Schedule:
     def run(self) -> list[Unit | Group]:
         found: list[Unit | Group] = []
         while self._pending:
-            plain = [u for u in self._pending if not isinstance(u.work, Vector) and self._ready(u)]
-            if plain:
-                found.append(plain[0])
-                self._done(plain[:1])
+            ready = (unit for unit in self._pending if self._ready(unit))
+            plain = next((unit for unit in ready if not isinstance(unit.work, Vector)), None)
+            if plain is not None:
+                found.append(plain)
+                self._done([plain])
                 continue
             seed = next(unit for unit in self._pending if self._ready(unit))
             group = self._grown(seed)
@@ -84,7 +94,8 @@ class _Schedule:
     def _grown(self, seed: Unit) -> Group:
         group = [seed]
         fitting = self._program(group)
-        assert fitting is not None, "one operator always fits"
+        if fitting is None:
+            raise Unplaced("it has more elements than one instruction may work on")
         grew = True
         while grew:
             grew = False
@@ -95,7 +106,7 @@ class _Schedule:
                     continue
                 if not touched & set(unit.inputs) - self._constants.keys():
                     continue
-                if not self._ready(unit, made) or not _alike(group, unit):
+                if not self._ready(unit, made) or not self._alike([*group, unit]):
                     continue
                 wider = self._program([*group, unit])
                 if wider is not None:
@@ -109,13 +120,24 @@ class _Schedule:
         line = _Line(units, self._outputs, self._readers, self._constants)
         return line.allocated() if line.fits else None
 
+    def _alike(self, units: Sequence[Unit]) -> bool:
+        """Whether they run over the same rows, or over one value for each of them."""
+        domains = _domains(units)
+        rows = {domain[-1] for domain in domains} - {1}
+        if len({_outer(domain) for domain in domains}) != 1 or len(rows) > 1:
+            return False
+        names = {name for unit in units for name in (*unit.inputs, unit.output)}
+        shapes = [self._shapes[name] for name in sorted(names)]
+        return outer_axes(_joint(domains), shapes) <= OUTER_MAX
 
-def _alike(group: Sequence[Unit], unit: Unit) -> bool:
-    """Whether the unit runs over the group's rows, or over one value for each of them."""
-    works = [u.work for u in (*group, unit) if isinstance(u.work, Vector)]
-    outer = {_outer(work.domain) for work in works}
-    rows = {work.domain[-1] for work in works} - {1}
-    return len(outer) == 1 and len(rows) <= 1
+
+def _domains(units: Sequence[Unit]) -> list[Shape]:
+    return [unit.work.domain for unit in units if isinstance(unit.work, Vector)]
+
+
+def _joint(domains: Sequence[Shape]) -> Shape:
+    """Of domains that differ by leading axes of 1, and by rows of one value."""
+    return (*max(domains, key=len)[:-1], max(domain[-1] for domain in domains))
 
 
 def _outer(domain: Shape) -> Shape:
@@ -160,6 +182,7 @@ class _Line:
             len(self._found.sources) <= abi.VECTOR_SOURCES
             and 0 < len(self._found.targets) <= abi.VECTOR_TARGETS
             and len(self._ops) <= abi.VECTOR_STEPS_MAX
+            and len(self._ops) * max(map(math.prod, _domains(units))) <= abi.STEPS_MAX
         )
 
     def _unit(self, unit: Unit) -> bool:

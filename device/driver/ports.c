@@ -6,19 +6,6 @@
 #include <stddef.h>
 #include <string.h>
 
-static uint64_t type_bytes(uint8_t type)
-{
-    switch (type) {
-    case TEPI_TYPE_F32:
-    case TEPI_TYPE_I32:
-        return 4;
-    case TEPI_TYPE_I64:
-        return 8;
-    default:
-        return 1;
-    }
-}
-
 int tepi_ports_read(const void *image, uint64_t bytes, struct tepi_ports *ports,
                     struct tepi_failure *failure)
 {
@@ -43,7 +30,7 @@ int tepi_ports_read(const void *image, uint64_t bytes, struct tepi_ports *ports,
     for (uint32_t i = 0; i < header.tensors; i++) {
         struct tepi_tensor tensor;
         memcpy(&tensor, table + i * sizeof tensor, sizeof tensor);
-        const uint64_t size = (uint64_t)tensor.c * type_bytes(tensor.type);
+        const uint64_t size = (uint64_t)tensor.c * TEPI_TYPE_BYTES(tensor.type);
         if (tensor.place == TEPI_PLACE_INPUT && tensor.port < ports->inputs) {
             ports->bytes[tensor.port] = size;
         } else if (tensor.place == TEPI_PLACE_OUTPUT && tensor.port < ports->outputs) {

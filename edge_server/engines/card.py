@@ -51,7 +51,6 @@ class CardLike(Protocol):
 
 
 OpenSession = Callable[[Path, Any, int], SessionLike]
-OpenCard = Callable[[str, int], CardLike]
 
 
 class NotCompilable(Exception):

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from device.host import open_session
 from examples.digits.client import Answer, DigitsClient
 from examples.digits.server import ServerProcess, tepi
 
@@ -56,7 +56,7 @@ def held_out() -> tuple[Images, Labels]:
 
 def fp32_accuracy(images: Images, labels: Labels) -> float:
     """Accuracy of the unquantized model, measured here and now with onnxruntime."""
-    session = ort.InferenceSession(HERE / "fp32.onnx", providers=["CPUExecutionProvider"])
+    session = open_session(str(HERE / "fp32.onnx"))
     (probabilities,) = session.run(None, {"image": images})
     return float(np.mean(np.argmax(probabilities, axis=1) == labels))
 

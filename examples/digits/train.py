@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import (
@@ -27,6 +26,7 @@ from onnxruntime.quantization import (
 from sklearn.datasets import load_digits
 from threadpoolctl import threadpool_limits
 
+from device.host import open_session
 from examples.digits.network import Network, shifted
 
 HERE = Path(__file__).resolve().parent
@@ -123,7 +123,7 @@ class Calibration(CalibrationDataReader):  # type: ignore[misc]
 
 def accuracy(model: Path, images: Images, labels: Labels) -> float:
     """Share of images that onnxruntime classifies right with this model, 0..1."""
-    session = ort.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    session = open_session(str(model))
     (probabilities,) = session.run(None, {"image": images})
     return float(np.mean(np.argmax(probabilities, axis=1) == labels))
 

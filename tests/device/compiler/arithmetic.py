@@ -19,7 +19,8 @@ Array = npt.NDArray[Any]
 @cache
 def abi() -> Any:
     """The header's structures and enumerations."""
-    text = re.sub(r"/\*.*?\*/", "", HEADER.read_text(), flags=re.S)
+    text = HEADER.read_text().replace("\\\n", "")
+    text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
     text = re.sub(r"_Static_assert\(.*?\);", "", text, flags=re.S)
     for name, value in re.findall(r"^#define (TEPI_\w+) +(\d+)u$", text, flags=re.M):
         text = text.replace(name, value)

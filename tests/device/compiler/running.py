@@ -8,7 +8,7 @@ from typing import Any, get_args
 import numpy as np
 import onnx
 
-from device.binding import Card
+from device.binding import Card, abi
 from device.binding.card import IsaName
 from device.compiler import CardSegment, CompiledModel, compile_model
 from device.host import open_session
@@ -16,7 +16,16 @@ from device.host import open_session
 from .arithmetic import Array
 from .interpreter import Program
 
-__all__ = ["card_of", "compile_model", "difference", "off_card", "reference", "run", "session"]
+__all__ = [
+    "card_of",
+    "codes",
+    "compile_model",
+    "difference",
+    "off_card",
+    "reference",
+    "run",
+    "session",
+]
 
 
 def session(model: bytes, level: Any = None) -> Any:
@@ -150,3 +159,15 @@ def difference(
         apart = np.rint(apart / steps(model, name))
         worst, count = max(worst, float(apart.max(initial=0))), count + int((apart > 0).sum())
     return worst, count
+
+
+def codes(model: onnx.ModelProto) -> list[str]:
+    """Names of the instructions of the only card segment."""
+    (segment,) = compile_model(model).segments
+    assert isinstance(segment, CardSegment)
+    header = np.frombuffer(segment.program, abi.HEADER, 1)[0]
+    found = np.frombuffer(
+        segment.program, abi.INSTRUCTION, header["instructions"], header["instructions_offset"]
+    )
+    names = {number: name for name, number in abi.CODES.items()}
+    return [names[int(record["code"])] for record in found]

@@ -13,7 +13,7 @@ from device.session import Session
 
 from .arithmetic import Array
 from .building import Builder
-from .running import compile_model, off_card, reference, run
+from .running import codes, compile_model, off_card, reference, run
 
 FLOAT = int(TensorProto.FLOAT)
 
@@ -88,6 +88,18 @@ def test_convolution(pads: int) -> None:
     bias = b.rng.uniform(-1, 1, (1, 12, 1, 1)).astype(np.float32)
     value = product(b, x, "w", weights, np.array(0.01, np.float32), bias, pads=[pads] * 4)
     b.output(b.node("Relu", (value,), "relu"), FLOAT)
+    check(b)
+
+
+def test_a_tensor_reshaped_for_each_reader_is_quantized_once() -> None:
+    b = Builder()
+    x = floats(b, "x", (1, 9, 40), -2, 3)
+    for name in ("q", "k"):
+        shape = b.const(f"{name}_shape", np.array([9, 40]))
+        rows = b.node("Reshape", (x, shape), f"{name}_rows")
+        weights = b.rng.integers(-127, 128, (40, 24)).astype(np.int8)
+        b.output(product(b, rows, name, weights, np.array(0.01, np.float32), None), FLOAT)
+    assert codes(b.model()).count("range") == 1
     check(b)
 
 

@@ -7,13 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import ModelProto
-
-from device.binding import abi
-from device.compiler import CardSegment
 
 from .building import Builder
-from .running import compile_model, difference, off_card
+from .running import codes, compile_model, difference, off_card
 
 KINDS = pytest.mark.parametrize("kind", ["u8", "s8"])
 FORMS = pytest.mark.parametrize("qoperator", [False, True], ids=["qdq", "qoperator"])
@@ -27,18 +23,6 @@ def check(b: Builder, worst: int = 0) -> int:
     apart, count = difference(model, b.feeds, compiled)
     assert apart <= worst, f"{count} values differ by up to {apart} steps"
     return count
-
-
-def codes(model: ModelProto) -> list[str]:
-    """Names of the instructions of the only card segment."""
-    (segment,) = compile_model(model).segments
-    assert isinstance(segment, CardSegment)
-    header = np.frombuffer(segment.program, abi.HEADER, 1)[0]
-    found = np.frombuffer(
-        segment.program, abi.INSTRUCTION, header["instructions"], header["instructions_offset"]
-    )
-    names = {number: name for name, number in abi.CODES.items()}
-    return [names[int(record["code"])] for record in found]
 
 
 SHAPES: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
