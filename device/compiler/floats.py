@@ -13,6 +13,7 @@ from device.compiler.float_operands import BOOL, Operands, Wanted
 from device.compiler.graph import FLOAT, Graph, Node, Shape
 from device.compiler.movement import RESHAPES, movement
 from device.compiler.quant import Quantization, Unplaced, per_tensor
+from device.compiler.recognise import CORES
 from device.compiler.units import (
     FloatProduct,
     FromInteger,
@@ -71,7 +72,8 @@ class FloatRecogniser(Operands):
                 del self.units[before:]
                 self._refused[node] = str(reason)
         for node, why in self._refused.items():
-            if (node.domain, node.op) in vector.ELEMENTWISE:
+            elementwise = (node.domain, node.op) in vector.ELEMENTWISE
+            if elementwise or node.op not in CORES:
                 self._reasons[node.index] = why  # that it is not quantized does not matter
             else:
                 self._reasons.setdefault(node.index, why)
