@@ -9,33 +9,13 @@ import pytest
 from onnx import TensorProto
 
 from .building import Builder
-from .running import codes, compile_model, difference, off_card, reference, run
+from .float_islands import check, product, rows
+from .running import codes, compile_model, off_card, reference, run
 
 KINDS = pytest.mark.parametrize("kind", ["u8", "s8"])
 FLOAT = int(TensorProto.FLOAT)
 BOOL = int(TensorProto.BOOL)
 INT64 = int(TensorProto.INT64)
-
-
-def product(b: Builder, x: str, name: str, shape: tuple[int, int]) -> str:
-    """A quantized tensor times constant quantized weights, its result float."""
-    return b.node("MatMul", (x, b.weights(name, shape, channels=True, axis=1)), f"{name}_product")
-
-
-def rows(kind: str = "u8", shape: tuple[int, ...] = (2, 9, 24)) -> tuple[Builder, str]:
-    """A float tensor [.., 40] behind a product of quantized operands."""
-    b = Builder(kind)
-    return b, product(b, b.dequantized("x", shape), "w", (24, 40))
-
-
-def check(b: Builder, worst: int = 1, share: float = 0.02) -> None:
-    """All on the card, and hardly a value off by a step where the output is quantized."""
-    model = b.model()
-    compiled = compile_model(model)
-    assert off_card(compiled) == []
-    apart, count = difference(model, b.feeds, compiled)
-    size = sum(value.size for value in reference(model, b.feeds).values())
-    assert apart <= worst and count <= share * size, f"{count} of {size} differ by up to {apart}"
 
 
 UNARY: list[tuple[str, dict[str, Any]]] = [
@@ -76,13 +56,6 @@ def test_constant_power(power: float) -> None:
     )
     b.quantized(b.node("Pow", (positive, b.const("e", np.float32(power))), "value"), "y", 0.05)
     check(b)
-
-
-def test_other_powers_stay_on_onnxruntime() -> None:
-    b, value = rows()
-    b.quantized(b.node("Pow", (value, b.const("e", np.float32(2.5))), "value"), "y", 0.05)
-    (row,) = (row for row in compile_model(b.model()).placement if row.op == "Pow")
-    assert (row.where, row.reason) == ("onnxruntime", "the card has no power of 2.5")
 
 
 OPERANDS: list[tuple[int, ...]] = [(), (1,), (40,), (9, 1), (1, 1, 40), (2, 1, 1), (2, 9, 40)]
@@ -355,46 +328,6 @@ def test_convolution_with_a_float_result() -> None:
     check(b)
 
 
-def test_rows_too_long_to_reduce_stay_on_onnxruntime() -> None:
-    """The card holds a row of 2^18 elements at most while it adds it up."""
-    b, value = rows(shape=(2, 4096, 24))
-    b.quantized(b.node("ReduceMean", (value,), "value", axes=[1, 2]), "y", 0.05)
-    (long,) = (r for r in compile_model(b.model()).placement if r.op == "ReduceMean")
-    assert long.where == "card"
-    b, value = rows(shape=(2, 8192, 24))
-    b.quantized(b.node("ReduceMean", (value,), "value", axes=[1, 2]), "y", 0.05)
-    (long,) = (r for r in compile_model(b.model()).placement if r.op == "ReduceMean")
-    assert long.where == "onnxruntime" and "rows of more than 262144" in long.reason
-    apart, _ = difference(b.model(), b.feeds)
-    assert apart <= 1
-
-
-def test_more_operands_than_an_instruction_takes() -> None:
-    b, value = rows()
-    parts = [b.const(f"c{at}", b.rng.normal(0, 1, 40).astype(np.float32)) for at in range(12)]
-    b.quantized(b.node("Max", (value, *parts), "value"), "y", 0.05)
-    (row,) = (row for row in compile_model(b.model()).placement if row.op == "Max")
-    assert (row.where, row.reason) == ("onnxruntime", "it has more than 12 operands")
-    apart, _ = difference(b.model(), b.feeds)
-    assert apart <= 1
-
-
-@pytest.mark.parametrize(
-    ("shape", "where"),
-    [((2, 3, 1, 1, 1), "card"), ((4, 1, 40), "card"), ((2, 1, 4, 1, 40), "onnxruntime")],
-    ids=str,
-)
-def test_operand_that_broadcasts_along_axes_apart(shape: tuple[int, ...], where: str) -> None:
-    b, value = rows(shape=(2, 3, 4, 5, 24))
-    other = b.const("c", b.rng.normal(0, 1, shape).astype(np.float32))
-    b.quantized(b.node("Sub", (value, other), "value"), "y", 0.05)
-    (row,) = (row for row in compile_model(b.model()).placement if row.op == "Sub")
-    assert row.where == where
-    assert where == "card" or row.reason == "its operands broadcast along too many axes"
-    apart, _ = difference(b.model(), b.feeds)
-    assert apart <= 1
-
-
 def test_rows_and_single_values_of_unlike_rank() -> None:
     """One group, though the shapes begin with 1 on one side only."""
     b, value = rows(shape=(1, 9, 24))
@@ -403,27 +336,3 @@ def test_rows_and_single_values_of_unlike_rank() -> None:
     again = b.node("Reshape", (mean, b.const("again", np.array([1, 9, 1]))), "mean_again")
     b.quantized(b.node("Mul", (value, b.node("Tanh", (again,), "t")), "value"), "y", 0.05)
     check(b)
-
-
-def test_nothing_but_float_stays_on_onnxruntime() -> None:
-    b = Builder()
-    b.inputs.append(onnx.helper.make_tensor_value_info("x", FLOAT, [2, 9]))
-    b.node("Mul", (b.node("Tanh", ("x",), "t"), "x"), "y")
-    b.output("y", FLOAT)
-    for row in compile_model(b.model()).placement:
-        assert row.where == "onnxruntime" and "float models" in row.reason
-
-
-def test_many_operators_take_several_instructions() -> None:
-    """More than fit the registers, the sources and the steps of one."""
-    b, value = rows()
-    parts = []
-    for at in range(40):
-        row = b.const(f"c{at}", b.rng.uniform(0.5, 1, 40).astype(np.float32))
-        parts.append(b.node("Mul", (value, row), f"part{at}"))
-    total = parts[0]
-    for at, part in enumerate(parts[1:]):
-        total = b.node("Add", (total, part), f"total{at}")
-    b.quantized(b.node("Mul", (total, b.const("less", np.float32(0.03))), "value"), "y", 0.05)
-    check(b)
-    assert codes(b.model()).count("vector") > 1
