@@ -131,6 +131,9 @@ def test_threads_change_no_bit(size: tuple[int, int, int, int]) -> None:
     model = b.model()
     (expected,) = reference(model, b.feeds).values()
     for threads in (1, 3):
-        with Card.open(threads=threads) as card, Session(model.SerializeToString(), card, threads) as session:
+        with (
+            Card.open(threads=threads) as card,
+            Session(model.SerializeToString(), card, threads) as session,
+        ):
             for _ in range(4):
                 np.testing.assert_array_equal(session.run(None, b.feeds)[0], expected)
