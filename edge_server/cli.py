@@ -15,7 +15,7 @@ import uvloop
 
 from edge_server import log
 from edge_server.app import Server, product_parts
-from edge_server.card_command import attach, detach, status
+from edge_server.card.command import attach, detach, status
 from edge_server.infer_command import infer
 from edge_server.settings import DEFAULT_QUEUE_SIZE, Settings
 

@@ -20,6 +20,10 @@ class Settings:
     isa: str = "auto"  # the instruction set that the software card is held to
     threads: int = 1  # of the software card, and of each onnxruntime session
     card_control: bool = False
+    card_deadline_ms: int = 250  # least that a request has on the card before onnxruntime takes it
+    shadow_share: float = 0.001  # of the card's answers that onnxruntime checks afterwards
+    shadow_limit: int = 3  # wrong answers in 100 with which the card is not believed any more
+    shadow_samples: Path | None = None  # where wrong answers are kept
     load_models: tuple[str, ...] | None = None  # None: every model of the repository
     max_queue_size: int = (
         DEFAULT_QUEUE_SIZE  # requests that wait for one model, unless its configuration says

@@ -32,22 +32,27 @@ class _CardStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CardState.V
     CARD_STATE_UNSPECIFIED: _CardState.ValueType  # 0
     CARD_STATE_NONE: _CardState.ValueType  # 1
     """the server was started with --card none"""
-    CARD_STATE_ATTACHED: _CardState.ValueType  # 2
-    CARD_STATE_LOST: _CardState.ValueType  # 3
-    """gone or not answering; the server tries to get it back by itself"""
-    CARD_STATE_DETACHED: _CardState.ValueType  # 4
-    """taken away by Detach; the server waits for Attach"""
+    CARD_STATE_ABSENT: _CardState.ValueType  # 2
+    CARD_STATE_STARTING: _CardState.ValueType  # 3
+    CARD_STATE_PROBATION: _CardState.ValueType  # 4
+    CARD_STATE_READY: _CardState.ValueType  # 5
+    CARD_STATE_DEGRADED: _CardState.ValueType  # 6
+    CARD_STATE_RESETTING: _CardState.ValueType  # 7
+    CARD_STATE_FAILED: _CardState.ValueType  # 8
 
-class CardState(_CardState, metaclass=_CardStateEnumTypeWrapper): ...
+class CardState(_CardState, metaclass=_CardStateEnumTypeWrapper):
+    """docs/card-states.md tells what each means and what follows."""
 
 CARD_STATE_UNSPECIFIED: CardState.ValueType  # 0
 CARD_STATE_NONE: CardState.ValueType  # 1
 """the server was started with --card none"""
-CARD_STATE_ATTACHED: CardState.ValueType  # 2
-CARD_STATE_LOST: CardState.ValueType  # 3
-"""gone or not answering; the server tries to get it back by itself"""
-CARD_STATE_DETACHED: CardState.ValueType  # 4
-"""taken away by Detach; the server waits for Attach"""
+CARD_STATE_ABSENT: CardState.ValueType  # 2
+CARD_STATE_STARTING: CardState.ValueType  # 3
+CARD_STATE_PROBATION: CardState.ValueType  # 4
+CARD_STATE_READY: CardState.ValueType  # 5
+CARD_STATE_DEGRADED: CardState.ValueType  # 6
+CARD_STATE_RESETTING: CardState.ValueType  # 7
+CARD_STATE_FAILED: CardState.ValueType  # 8
 Global___CardState: _TypeAlias = CardState  # noqa: Y015
 
 @_typing.final
@@ -96,6 +101,21 @@ class CardAttachRequest(_message.Message):
 Global___CardAttachRequest: _TypeAlias = CardAttachRequest  # noqa: Y015
 
 @_typing.final
+class CardResetRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CardResetRequest: _TypeAlias = CardResetRequest  # noqa: Y015
+
+@_typing.final
 class CardModel(_message.Message):
     """One model version and where its requests run now."""
 
@@ -106,6 +126,7 @@ class CardModel(_message.Message):
     POLICY_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.str
     policy: _builtins.str
@@ -114,6 +135,8 @@ class CardModel(_message.Message):
     """card | onnxruntime | card+onnxruntime"""
     reason: _builtins.str
     """why it is not on the card; empty when it is"""
+    state: _builtins.str
+    """ready | degraded | unavailable"""
     def __init__(
         self,
         *,
@@ -122,10 +145,11 @@ class CardModel(_message.Message):
         policy: _builtins.str = ...,
         device: _builtins.str = ...,
         reason: _builtins.str = ...,
+        state: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "name", b"name", "policy", b"policy", "reason", b"reason", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "name", b"name", "policy", b"policy", "reason", b"reason", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -162,12 +186,17 @@ class CardStatus(_message.Message):
     LOSSES_FIELD_NUMBER: _builtins.int
     RETURNS_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
+    RESETS_FIELD_NUMBER: _builtins.int
+    TAKEN_AWAY_FIELD_NUMBER: _builtins.int
     state: Global___CardState.ValueType
     bus: _builtins.str
     """as given to --card"""
     reason: _builtins.str
     losses: _builtins.int
     returns: _builtins.int
+    resets: _builtins.int
+    taken_away: _builtins.bool
+    """by Detach; the server waits for Attach"""
     @_builtins.property
     def faults(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
         """fault number -> times seen since the server started"""
@@ -184,10 +213,12 @@ class CardStatus(_message.Message):
         losses: _builtins.int = ...,
         returns: _builtins.int = ...,
         models: _abc.Iterable[Global___CardModel] | None = ...,
+        resets: _builtins.int = ...,
+        taken_away: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bus", b"bus", "faults", b"faults", "losses", b"losses", "models", b"models", "reason", b"reason", "returns", b"returns", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bus", b"bus", "faults", b"faults", "losses", b"losses", "models", b"models", "reason", b"reason", "resets", b"resets", "returns", b"returns", "state", b"state", "taken_away", b"taken_away"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,17 +4,13 @@
 from __future__ import annotations
 
 from device.errors import CardError
-from edge_server.card_link import CardLink, CardState
+from edge_server.card.link import CardLink
+from edge_server.card.states import CardState
 from edge_server.repository import Repository
 from edge_server.status import unavailable
 from wire import tepi_card_pb2 as pb
 
-_STATES = {
-    CardState.NONE: pb.CARD_STATE_NONE,
-    CardState.ATTACHED: pb.CARD_STATE_ATTACHED,
-    CardState.LOST: pb.CARD_STATE_LOST,
-    CardState.DETACHED: pb.CARD_STATE_DETACHED,
-}
+_STATES = {state: pb.CardState.Value(f"CARD_STATE_{state.name}") for state in CardState}
 
 
 class CardControl:
@@ -43,6 +39,15 @@ class CardControl:
             raise unavailable(f"the card cannot be attached: {error} {error.remedy}") from None
         return self._status()
 
+    async def Reset(self, _request: pb.CardResetRequest) -> pb.CardStatus:
+        """Answers when the card has passed its probation; UNAVAILABLE where it has not."""
+        self._require_card()
+        try:
+            await self._link.reset()
+        except CardError as error:
+            raise unavailable(f"the card is not back: {error} {error.remedy}") from None
+        return self._status()
+
     def _require_card(self) -> None:
         if self._link.state is CardState.NONE:
             raise unavailable(self._link.absent.detail)
@@ -52,10 +57,12 @@ class CardControl:
         return pb.CardStatus(
             state=_STATES[link.state],
             bus=link.bus,
-            reason="" if link.state is CardState.ATTACHED else link.absent.detail,
+            reason="" if link.state is CardState.READY else link.absent.detail,
             faults=link.faults,
             losses=link.losses,
             returns=link.returns,
+            resets=link.resets,
+            taken_away=link.taken_away,
             models=[
                 pb.CardModel(
                     name=served.name,
@@ -63,6 +70,7 @@ class CardControl:
                     policy=served.policy,
                     device=served.route.slot.engine.device if served.route.slot else "",
                     reason=served.route.detail,
+                    state=served.state,
                 )
                 for served in self._repository.all_served()
             ],

@@ -113,14 +113,14 @@ def test_a_lost_card_shows_in_status_metrics_and_answers(served: Served) -> None
         status: dict[str, object] = json.loads(done.stdout)
         return status
 
-    assert state("status")["state"] == "CARD_STATE_ATTACHED"
+    assert state("status")["state"] == "CARD_STATE_READY"
     assert "on card" in infer()
     before = metric(served, "nv_inference_request_success", digits)
     fallbacks = metric(served, "tepi_fallback_total", digits)
-    assert state("detach")["state"] == "CARD_STATE_DETACHED"
+    assert state("detach")["state"] == "CARD_STATE_ABSENT"
     assert "on onnxruntime" in infer()
     assert metric(served, "tepi_fallback_total", digits) == fallbacks + 1
     assert metric(served, "nv_inference_request_success", digits) == before + 1
     assert metric(served, "nv_inference_request_failure", digits) == 0
-    assert state("attach")["state"] == "CARD_STATE_ATTACHED"
+    assert state("attach")["state"] == "CARD_STATE_READY"
     assert "on card" in infer()
