@@ -167,11 +167,10 @@ class Server:
         service = InferenceService(self.repository, self._inference, self.phase, version)
         services = [self._service.full_name, self._health.add_to(server)]
         server.add_generic_rpc_handlers((handlers(self._service, service, UNPARSED),))
-        if self.settings.card_control:
-            control = tepi_card_pb2.DESCRIPTOR.services_by_name["CardControl"]
-            services.append(control.full_name)
-            implementation = CardControl(self.link, self.repository)
-            server.add_generic_rpc_handlers((handlers(control, implementation),))
+        control = tepi_card_pb2.DESCRIPTOR.services_by_name["CardControl"]
+        services.append(control.full_name)
+        implementation = CardControl(self.link, self.repository, self.settings.card_control)
+        server.add_generic_rpc_handlers((handlers(control, implementation),))
         add_reflection(server, services)
         self.grpc_address = _bind(server, address)
         if address.path:

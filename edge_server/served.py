@@ -20,6 +20,7 @@ from wire import model_config_pb2 as config_pb2
 
 _SIZES_KEPT = 64
 _RUNS_PER_WINDOW = 16
+_AT_HOME = ("", "no_card", "not_compilable")  # reasons with which a model is where it belongs
 _LASTING = ("not_compilable", "program_rejected", "card_full")
 
 
@@ -115,7 +116,7 @@ class Loaded:
 class ModelState(StrEnum):
     """The truth about one model version."""
 
-    READY = "ready"  # on the device that its policy asks for first
+    READY = "ready"  # where it belongs: on the card, or on onnxruntime as that is all there is
     DEGRADED = "degraded"  # answered by onnxruntime in the card's stead
     UNAVAILABLE = "unavailable"  # refused: it requires the card
 
@@ -174,7 +175,7 @@ class ServedVersion:
         """Degraded is not dead: requests are answered."""
         if self.route.slot is None or self._retiring:
             return ModelState.UNAVAILABLE
-        return ModelState.DEGRADED if self.route.reason else ModelState.READY
+        return ModelState.READY if self.route.reason in _AT_HOME else ModelState.DEGRADED
 
     @property
     def ready(self) -> bool:

@@ -45,6 +45,11 @@ def invalid(message: str) -> RequestError:
     return RequestError(grpc.StatusCode.INVALID_ARGUMENT, message)
 
 
+def forbidden(message: str) -> RequestError:
+    """The operator has not allowed it."""
+    return RequestError(grpc.StatusCode.PERMISSION_DENIED, message)
+
+
 def not_found(message: str) -> RequestError:
     """What the request names does not exist here."""
     return RequestError(grpc.StatusCode.NOT_FOUND, message)

@@ -46,6 +46,16 @@ class CardLike(Protocol):
         """False from the moment that the card is off the bus."""
 
     @property
+    def info(self) -> Mapping[str, int | str]:
+        """What the card says of itself. Raises CardGone where it does not answer."""
+
+    def faults(self) -> Sequence[Any]:
+        """The fault log: rows as device.binding.card.FaultEntry."""
+
+    def ping(self) -> None:
+        """An empty command and back. Raises CardError."""
+
+    @property
     def heartbeat(self) -> int:
         """Grows while the card's firmware runs. Raises CardGone where it does not answer."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from device.binding import FaultEntry
 from device.errors import CardError, CardGone
 from device.host import open_session
 from edge_server.app import Parts
@@ -32,7 +33,21 @@ class FakeCard:
         self.resets = 0
         self.reset_error: CardError | None = None
         self.beat = 0
+        self.log: list[FaultEntry] = []
         self.stopped = False  # the heart
+
+    @property
+    def info(self) -> dict[str, int | str]:
+        if self.absent or not self.alive:
+            raise gone()
+        return {"isa": "fake", "memory": 1 << 20, "clock_ns": 5_000, "workers": 1}
+
+    def faults(self) -> list[FaultEntry]:
+        return self.log
+
+    def ping(self) -> None:
+        if self.absent:
+            raise gone()
 
     @property
     def heartbeat(self) -> int:

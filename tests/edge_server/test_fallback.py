@@ -5,8 +5,10 @@ import asyncio
 import threading
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
+from google.rpc import error_details_pb2, status_pb2
 
 from device.errors import CardError, CardFault, CardFull, CardTimeout, ModelError, ProgramRejected
 from edge_server.card.link import WATCH_INTERVAL
@@ -251,7 +253,9 @@ async def test_card_control_is_only_for_those_who_asked(repository: Path, bench:
     async with running(repository, bench.parts(), card="inproc") as (_, call):
         with pytest.raises(Refused) as refused:
             await call("Detach")
-        assert refused.value.code == "UNIMPLEMENTED"
+        assert refused.value.code == "PERMISSION_DENIED"
+        assert "--card-control" in refused.value.message
+        assert (await call("Status")).state == 5
     async with running(repository, card="none", card_control=True) as (_, call):
         assert (await call("Status")).state == 1
         with pytest.raises(Refused) as refused:
@@ -339,3 +343,34 @@ async def test_stopping_finishes_requests_under_way(repository: Path, bench: Ben
         assert await asyncio.gather(*under_way) == [("card", "")] * 3
         await stopping
     assert bench.card.closed and all(session.closed for session in bench.sessions)
+
+
+async def test_a_refusal_for_want_of_the_card_says_when_to_try_again(
+    repository: Path, bench: Bench
+) -> None:
+    bench.card.absent = True
+    bench.open_error = gone()
+    async with running(repository, bench.parts(), card="inproc") as (_, call):
+        infer = call.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await infer(request("must", {"x": X}).SerializeToString(), timeout=10)
+        trailing = dict(refused.value.trailing_metadata() or ())
+        assert trailing["grpc-retry-pushback-ms"] == "100"
+        status = status_pb2.Status.FromString(trailing["grpc-status-details-bin"])
+        assert status.code == grpc.StatusCode.UNAVAILABLE.value[0]
+        info = error_details_pb2.RetryInfo()
+        assert status.details[0].Unpack(info)
+        assert info.retry_delay.ToMilliseconds() == 100
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await infer(request("scale", {"z": X}).SerializeToString(), timeout=10)
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "grpc-retry-pushback-ms" not in dict(refused.value.trailing_metadata() or ())
+
+
+async def test_model_states_tell_the_truth(repository: Path, bench: Bench) -> None:
+    async with running(repository, bench.parts(), card="inproc", card_control=True) as (_, call):
+        states = {m.name: m.state for m in (await call("Status")).models}
+        assert states == {"scale": "ready", "must": "ready", "never": "ready"}
+        await call("Detach")
+        states = {m.name: m.state for m in (await call("Status")).models}
+        assert states == {"scale": "degraded", "must": "unavailable", "never": "ready"}
