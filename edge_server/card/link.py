@@ -79,6 +79,7 @@ class CardLink:
         self._supervisor: asyncio.Task[None] | None = None
         self._serial = 0  # counts events: what was begun under another number is void
         self._moved = asyncio.Event()  # set by each event, for whoever pauses
+        self._ready_before = False
         self._attempts = 0  # to get it back, since it was ready and steady
         self._ready_since = clock.now()
         self._strikes: deque[float] = deque(maxlen=STRIKES)
@@ -266,7 +267,7 @@ class CardLink:
         self._serial += 1
         self.absent = why or self.absent
         if before is CardState.READY:
-            self.losses += 1
+            self.losses += event is not CardEvent.RETRIED
             if self._clock.now() - self._ready_since >= STEADY:
                 self._attempts = 0
         if after not in _ON_BUS and self._users is not None:
@@ -283,8 +284,8 @@ class CardLink:
         self._nudge()
 
     def _enter(self) -> None:
-        if self.losses:
-            self.returns += 1
+        self.returns += self._ready_before
+        self._ready_before = True
         self._ready_since = self._clock.now()
         self._strikes.clear()
         assert self._users is not None
