@@ -13,7 +13,7 @@ import numpy as np
 
 from device.errors import CardError, CardFull, CardGone, CardTimeout, ModelError, ProgramRejected
 from edge_server import log, model_config
-from edge_server.card.probes import Probes
+from edge_server.card.probes import DEADLINE_S, Probes
 from edge_server.classification import read_labels
 from edge_server.config_text import ConfigError, parse
 from edge_server.engines.card import CardEngine, CardLike, NotCompilable, OpenSession
@@ -207,7 +207,7 @@ def warm(engine: Engine, report: Report) -> Costs:
     for _ in range(_WARM_RUNS):
         start = time.perf_counter_ns()
         try:
-            engine.run(names, feeds)
+            engine.run(names, feeds, DEADLINE_S)
         except (EngineError, FeedError) as error:
             report.warnings.append(f"warm run on {engine.device} failed: {error}")
             break

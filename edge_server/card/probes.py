@@ -17,6 +17,9 @@ RECENT: Final = 4
 RECENT_BYTES: Final = 4 << 20
 """Largest request that is kept."""
 
+DEADLINE_S: Final = 30.0
+"""Of one shadow request on the card."""
+
 _MADE_BYTES: Final = 64 << 20
 _SEEDS: Final = (0, 1)
 
@@ -62,7 +65,7 @@ class Probes:
         if sum(array.nbytes for array in (*feeds.values(), *answer)) <= RECENT_BYTES:
             self._recent.append(Probe(names, feeds, answer))
 
-    def check(self, engine: Engine, deadline_s: float | None = None) -> str:
+    def check(self, engine: Engine, deadline_s: float = DEADLINE_S) -> str:
         """Run all of them; what is wrong with the answers, empty where nothing is.
 
         Raises CardError, and NotCompilable.
