@@ -45,7 +45,7 @@ class Folder(NamedTuple):
 
 COMMANDS: dict[str, Entry | Folder] = {
     "card": Folder(
-        "Look at models on a card, and at the card of a running server.",
+        "Look at models on a card, and at the card of a running server; serve a card.",
         {
             "attach": Entry(
                 "edge_server.cli", "attach", "Bring the card back and every model onto it."
@@ -65,6 +65,11 @@ COMMANDS: dict[str, Entry | Folder] = {
                 "device.cli",
                 "explain",
                 "Show what MODEL becomes on the card: each instruction, its kernel and its time.",
+            ),
+            "serve": Entry(
+                "device.cli",
+                "serve",
+                "Run a software card in this process, for programs that attach through a socket.",
             ),
             "status": Entry(
                 "edge_server.cli",
