@@ -51,6 +51,8 @@ struct tepi_bus_ops {
 
 struct tepi_bus {
     const struct tepi_bus_ops *ops;
+    uint64_t spin_ns; /* how long a waiter polls before it sleeps; 0: the default */
+    bool relayed;     /* a thread of the card's passes on the doorbells of all of the host's */
 };
 
 #endif

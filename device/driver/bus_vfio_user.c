@@ -4,10 +4,14 @@
 
 #include "driver/vfio_user_state.h"
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#define SPIN_NS         300000u
+#define SPIN_CROWDED_NS 1000u
 
 /* An IOVA is turn | slot | offset, as on the in-process bus: the turn makes the addresses of a
  * slot's next mapping differ, so that use after unmap faults. 48 bits in all. */
@@ -119,6 +123,17 @@ static void vfio_user_write32(struct tepi_bus *bus, uint32_t offset, uint32_t va
     } else {
         (void)access_bar0(bus, TEPI_VFIO_USER_REGION_WRITE, offset, &value, sizeof value);
     }
+}
+
+/* Waking a thread takes longer than a small model: where the machine has a processor more than the
+ * card has workers, the waiter polls on it; where it has not, polling would slow the card down. */
+static void choose_spin(struct tepi_vfio_user_bus *self)
+{
+    cpu_set_t cpus;
+    const uint32_t workers = vfio_user_read32(&self->bus, TEPI_REG_CAP_WORKERS);
+    const bool spare =
+        sched_getaffinity(0, sizeof cpus, &cpus) == 0 && (uint32_t)CPU_COUNT(&cpus) > workers;
+    self->bus.spin_ns = spare ? SPIN_NS : SPIN_CROWDED_NS;
 }
 
 static void vfio_user_write64(struct tepi_bus *bus, uint32_t offset, uint64_t value)
@@ -311,6 +326,7 @@ int tepi_bus_vfio_user_open(const char *path, struct tepi_bus **bus)
         return -ENOMEM;
     }
     self->bus.ops = &vfio_user_ops;
+    self->bus.relayed = true;
     self->socket = -1;
     for (uint32_t i = 0; i < TEPI_QUEUES_MAX; i++) {
         self->bells[i] = self->vectors[i] = -1;
@@ -327,6 +343,7 @@ int tepi_bus_vfio_user_open(const char *path, struct tepi_bus **bus)
         vfio_user_close(&self->bus);
         return result;
     }
+    choose_spin(self);
     *bus = &self->bus;
     return 0;
 }

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -96,6 +97,8 @@ static void spin(struct tepi_pair *pair)
             until = now + doorbells->spin_ns;
         } else if (now >= until) {
             return;
+        } else {
+            sched_yield(); /* the client may be waiting for this very processor */
         }
     }
 }
