@@ -52,6 +52,7 @@ bench: bootstrap
 		"$$bench" >"$$log" && cat "$$log"; } || exit 1; done
 	@$(PYTHON) -m bench.serving >build/bench/logs/serving.txt && cat build/bench/logs/serving.txt
 	@$(PYTHON) -m bench.loading >build/bench/logs/loading.txt && cat build/bench/logs/loading.txt
+	@$(PYTHON) -m bench.link >build/bench/logs/link.txt && cat build/bench/logs/link.txt
 	@$(PYTHON) -m bench.models --logs build/bench/logs
 
 check: lint types arrows layout tidy drift sanitize

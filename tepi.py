@@ -46,7 +46,7 @@ class Folder(NamedTuple):
 CARD = "edge_server.card.command"
 COMMANDS: dict[str, Entry | Folder] = {
     "card": Folder(
-        "Look at models on a card, and at the card of a running server.",
+        "Look at models on a card, and at the card of a running server; serve a card.",
         {
             "attach": Entry(CARD, "attach", "Bring the card back and every model onto it."),
             "bench": Entry(
@@ -81,6 +81,11 @@ COMMANDS: dict[str, Entry | Folder] = {
                 CARD,
                 "reset",
                 "Reset the card, load every model again and put it through probation.",
+            ),
+            "serve": Entry(
+                "device.cli",
+                "serve",
+                "Run a software card in this process, for programs that attach through a socket.",
             ),
             "top": Entry(
                 "edge_server.card.top",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`tepi card explain`, `tepi card bench` and `tepi model quantize`: a model on a card of its own.
+"""`tepi card explain`, `bench` and `serve`, and `tepi model quantize`: cards without a server.
 
 What a command needs is imported when it runs, so that `--help` is quick.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -38,15 +40,23 @@ _THREADS = click.option(
     show_default=True,
     help="Compute workers of the card, and onnxruntime's threads.",
 )
+_CARD = click.option(
+    "--card",
+    "kind",
+    default="inproc",
+    show_default=True,
+    metavar="NAME",
+    help="inproc: a software card of the command's own; vfio-user:PATH: that of `tepi card serve`.",
+)
 _MEMORY_MIB = 4096
 _WIDE = 200  # columns of a table that goes into a file or a pipe
 
 
-def _open_card(threads: int, isa: str) -> Any:
+def _open_card(kind: str, threads: int, isa: str) -> Any:
     from device.binding import Card
 
     try:
-        return Card.open("inproc", threads=threads, isa=isa, memory=_MEMORY_MIB << 20)
+        return Card.open(kind, threads=threads, isa=isa, memory=_MEMORY_MIB << 20)
     except ValueError as error:
         raise click.ClickException(str(error)) from None
 
@@ -86,6 +96,7 @@ bound: nothing is added for starting an instruction.
 )
 @_MODEL
 @_SHAPES
+@_CARD
 @_ISA
 @_THREADS
 @click.option(
@@ -93,7 +104,13 @@ bound: nothing is added for starting an instruction.
 )
 @_JSON
 def explain(
-    model: Path, shapes: tuple[str, ...], isa: str, threads: int, runs: int, as_json: bool
+    model: Path,
+    shapes: tuple[str, ...],
+    kind: str,
+    isa: str,
+    threads: int,
+    runs: int,
+    as_json: bool,
 ) -> None:
     """Show what MODEL becomes on the card: each instruction, its kernel and its time."""
     from device.measure import tables
@@ -101,7 +118,7 @@ def explain(
     from device.measure.feeds import parse_shapes
 
     given = parse_shapes(shapes)
-    with _open_card(threads, isa) as card:
+    with _open_card(kind, threads, isa) as card:
         found = measured(model, card, given, threads, runs)
     _print(found, as_json, tables.print_explanation)
 
@@ -109,6 +126,7 @@ def explain(
 @click.command()
 @_MODEL
 @_SHAPES
+@_CARD
 @_ISA
 @_THREADS
 @click.option(
@@ -120,7 +138,13 @@ def explain(
 )
 @_JSON
 def bench(
-    model: Path, shapes: tuple[str, ...], isa: str, threads: int, seconds: float, as_json: bool
+    model: Path,
+    shapes: tuple[str, ...],
+    kind: str,
+    isa: str,
+    threads: int,
+    seconds: float,
+    as_json: bool,
 ) -> None:
     """Time MODEL on the card and on onnxruntime in turns, and compare what they compute."""
     from device.measure import tables
@@ -128,9 +152,69 @@ def bench(
     from device.measure.feeds import parse_shapes
 
     given = parse_shapes(shapes)
-    with _open_card(threads, isa) as card:
+    with _open_card(kind, threads, isa) as card:
         found = compare(model, card, given, threads, seconds)
     _print(found, as_json, tables.print_comparison)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  tepi card serve --socket /run/tepi/card.sock
+  tepi card serve --socket card.sock --threads 2 --memory 1024
+  tepi serve --model-repository models --card vfio-user:/run/tepi/card.sock
+
+\b
+The card speaks vfio-user. Several programs may use it at a time; what one that ends leaves behind
+is given back. Whoever may write to the socket (mode 0660) may use the card. It prints one line
+once it listens. SIGTERM and SIGINT stop it, and it exits 0; it exits 1 where it cannot listen.
+"""
+)
+@click.option(
+    "--socket",
+    "path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="Where it listens; one that a server left behind is replaced.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="Compute workers of the card.",
+)
+@click.option(
+    "--memory",
+    "memory_mib",
+    type=click.IntRange(1, 1 << 20),
+    default=512,
+    show_default=True,
+    metavar="MiB",
+    help="Card memory, for weights and scratch.",
+)
+@_ISA
+@click.option("--json", "as_json", is_flag=True, help="Print the ready line as JSON.")
+def serve(path: Path, threads: int, memory_mib: int, isa: str, as_json: bool) -> None:
+    """Run a software card in this process, for programs that attach through a socket."""
+    from device.binding import CardServer
+
+    stop = {signal.SIGTERM, signal.SIGINT}
+    # Before the card's threads start, which so leave the signals to this one.
+    signal.pthread_sigmask(signal.SIG_BLOCK, stop)
+    try:
+        server = CardServer(str(path), threads=threads, memory=memory_mib << 20, isa=isa)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    with server:
+        if as_json:
+            ready = {"ready": True, "socket": str(path), "pid": os.getpid()}
+            click.echo(json.dumps(ready))
+        else:
+            click.echo(
+                f"tepi: card ready: vfio-user at {path}, {threads} threads, {memory_mib} MiB"
+            )
+        signal.sigwait(stop)
 
 
 @click.command()

@@ -32,6 +32,7 @@ _EXAMPLES = """\b
 Examples:
   tepi serve --model-repository models
   tepi serve --model-repository models --card none --grpc-address unix:/run/tepi.sock
+  tepi serve --model-repository models --card vfio-user:/run/tepi/card.sock
   tepi serve --model-repository models --model-control-mode explicit --load-model digits
 
 \b
@@ -40,6 +41,13 @@ SIGTERM and SIGINT stop the server in order: it says that it is not ready, finis
 under way and exits 0. It exits 1 where it cannot start: a repository that cannot be read, an
 address in use.
 """
+
+
+def _card_name(_context: click.Context, _option: click.Parameter, name: str) -> str:
+    bus, _, path = name.partition(":")
+    if name in ("inproc", "none") or (bus == "vfio-user" and path):
+        return name
+    raise click.BadParameter(f"{name!r} is none of inproc, vfio-user:PATH, none")
 
 
 @click.command(epilog=_EXAMPLES)
@@ -64,10 +72,12 @@ address in use.
 @click.option(
     "--card",
     "card_bus",
-    type=click.Choice(["inproc", "none"]),
+    callback=_card_name,
     default="inproc",
     show_default=True,
-    help="The accelerator card: the software card, or no card at all.",
+    metavar="NAME",
+    help="The accelerator card: inproc, the software card; vfio-user:PATH, that of `tepi card "
+    "serve`; none at all.",
 )
 @click.option(
     "--isa",

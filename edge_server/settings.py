@@ -19,7 +19,7 @@ class Settings:
     model_repository: Path
     grpc_address: str = "127.0.0.1:8001"
     metrics_address: str = "127.0.0.1:8002"  # empty: no HTTP side
-    card: str = "inproc"  # the card's bus, or "none"
+    card: str = "inproc"  # the card, as Card.open names it, or "none"
     isa: str = "auto"  # the instruction set that the software card is held to
     threads: int = 1  # of the software card, and of each onnxruntime session
     card_control: bool = False

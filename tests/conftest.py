@@ -8,6 +8,7 @@ import pytest
 
 from device.binding import Card
 from device.binding.card import IsaName
+from tests.device.binding import card_process
 from tests.e2e import server_process
 
 
@@ -34,11 +35,13 @@ def _default_isa(pytestconfig: pytest.Config) -> Iterator[None]:
     product = Card.open.__func__  # type: ignore[attr-defined]
 
     def opened(cls: type[Card], /, kind: str = "inproc", *, isa: str = "auto", **rest: Any) -> Card:
-        card: Card = product(cls, kind, isa=held if isa == "auto" else isa, **rest)
+        own = kind == "inproc"  # a card in another process is held by whoever starts that
+        card: Card = product(cls, kind, isa=held if own and isa == "auto" else isa, **rest)
         return card
 
     with pytest.MonkeyPatch.context() as patch:
         if held != "auto":
             patch.setattr(Card, "open", classmethod(opened))
             patch.setattr(server_process, "ISA", held)
+            patch.setattr(card_process, "ISA", held)
         yield

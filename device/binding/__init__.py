@@ -4,5 +4,6 @@
 from device.binding.card import Card, FaultEntry
 from device.binding.faults import FAULTS, Fault
 from device.binding.program import Program, Record, Timings
+from device.binding.server import CardServer
 
-__all__ = ["FAULTS", "Card", "Fault", "FaultEntry", "Program", "Record", "Timings"]
+__all__ = ["FAULTS", "Card", "CardServer", "Fault", "FaultEntry", "Program", "Record", "Timings"]

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 import mmap
 import threading
 from types import TracebackType
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Self
 
 from device.binding._card import ffi, lib
 from device.binding.abi import Isa
+from device.binding.buses import KINDS, open_inproc, open_vfio_user
 from device.binding.completions import Completions
 from device.binding.faults import CODES, FAULTS, card_error, outcome
 from device.binding.program import Program
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 DEFAULT_MEMORY: Final = 512 << 20
 """Bytes of card memory of a software card."""
 
-_WORKERS_MAX = 256
 _INFO = (
     *("memory", "memory_free", "workers", "queues", "generation", "abi_min", "abi_max"),
     *("opcodes", "heartbeat", "clock_ns", "fault_count"),
@@ -67,28 +66,18 @@ class Card:
     ) -> Self:
         """Open a card. `kind` "inproc": a software card in this process with `threads` compute
         workers and `memory` bytes, on exactly the instruction set `isa` ("auto": the best here).
+        "vfio-user:PATH": the card that `tepi card serve --socket PATH` runs in a process of its
+        own, whose threads, memory and instruction set were chosen there.
 
         Raises ValueError for an argument that is not possible here, CardGone where the card does
-        not answer.
+        not answer, CardTimeout where whoever listens at PATH says nothing.
         """
+        bus, _, where = kind.partition(":")
+        if bus == "vfio-user" and where:
+            return cls(open_vfio_user(where, isa))
         if kind != "inproc":
-            raise ValueError(f"unknown kind of card {kind!r}; the kinds are: inproc")
-        if not 1 <= threads <= _WORKERS_MAX:
-            raise ValueError(f"threads must be 1 to {_WORKERS_MAX}, got {threads}")
-        if memory <= 0:
-            raise ValueError(f"memory must be a positive number of bytes, got {memory}")
-        level = Isa.__members__.get(isa.upper())
-        if level is None:
-            known = ", ".join(name.lower() for name in Isa.__members__)
-            raise ValueError(f"unknown isa {isa!r}; one of {known}")
-        handle = ffi.new("struct tepi_slot_card **")
-        failure = ffi.new("struct tepi_failure *")
-        result = lib.tepi_slot_open(threads, memory, level, handle, failure)
-        if result == -errno.ENOTSUP:
-            raise ValueError(f"this machine lacks the instruction set {isa!r}; use isa='auto'")
-        if result:
-            raise outcome(f"opening the {kind} card", result, failure)
-        return cls(handle[0])
+            raise ValueError(f"unknown kind of card {kind!r}; the kinds are: {', '.join(KINDS)}")
+        return cls(open_inproc(threads, memory, isa))
 
     def __enter__(self) -> Self:
         return self
@@ -199,7 +188,9 @@ class Card:
             raise outcome("resetting the card", result, failure)
 
     def detach(self) -> None:
-        """Take the software card off its bus, as by surprise removal. Runs raise CardGone."""
+        """Take the card off its bus, as by surprise removal. Runs raise CardGone. A card in another
+        process is left; it serves others as before.
+        """
         lib.tepi_slot_detach(self._open_handle())
 
     def attach(self) -> None:
@@ -213,11 +204,14 @@ class Card:
             raise outcome("attaching the card", result, failure)
 
     def inject(self, fault: str, info: int = 0) -> None:
-        """Let a fatal fault happen on the software card: HANG, MEMORY_ECC or FIRMWARE_ASSERT."""
+        """Let a fatal fault happen on a software card of this process: HANG, MEMORY_ECC or
+        FIRMWARE_ASSERT.
+        """
         fatal = {f.name: f.code for f in FAULTS.values() if f.severity == "FATAL"}
         if fault not in fatal:
             raise ValueError(f"cannot inject {fault!r}; one of {', '.join(fatal)}")
-        lib.tepi_slot_inject(self._open_handle(), fatal[fault], info)
+        if lib.tepi_slot_inject(self._open_handle(), fatal[fault], info):
+            raise ValueError("this card is another process's; inject the fault there")
 
     def _gone(self, what: str) -> Exception:
         gone = next(f for f in FAULTS.values() if f.name == "GONE")

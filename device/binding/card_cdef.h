@@ -316,12 +316,13 @@ struct tepi_ended {
 
 int tepi_slot_open(uint32_t workers, uint64_t memory_bytes, uint32_t isa,
                    struct tepi_slot_card **card, struct tepi_failure *failure);
+int tepi_slot_connect(const char *path, struct tepi_slot_card **card, struct tepi_failure *failure);
 void tepi_slot_shut(struct tepi_slot_card *card);
 void tepi_slot_release(struct tepi_slot_card *card);
 void tepi_slot_detach(struct tepi_slot_card *card);
 int tepi_slot_attach(struct tepi_slot_card *card, struct tepi_failure *failure);
 int tepi_slot_reset(struct tepi_slot_card *card, struct tepi_failure *failure);
-void tepi_slot_inject(struct tepi_slot_card *card, uint32_t fault, uint32_t info);
+int tepi_slot_inject(struct tepi_slot_card *card, uint32_t fault, uint32_t info);
 bool tepi_slot_alive(struct tepi_slot_card *card);
 uint32_t tepi_slot_epoch(struct tepi_slot_card *card);
 int tepi_slot_info(struct tepi_slot_card *card, struct tepi_controller_info *info);
@@ -332,6 +333,12 @@ int tepi_slot_eventfd(struct tepi_slot_card *card);
 uint32_t tepi_slot_collect(struct tepi_slot_card *card, struct tepi_ended *ended, uint32_t most);
 
 void tepi_give_back(void);
+struct tepi_card_server;
+int tepi_server_open(const char *path, uint32_t workers, uint64_t memory_bytes, uint32_t isa,
+                     struct tepi_card_server **server);
+void tepi_server_close(struct tepi_card_server *server);
+uint32_t tepi_server_clients(struct tepi_card_server *server);
+
 int tepi_held_open(struct tepi_slot_card *card, const void *image, uint64_t bytes, bool file,
                    struct tepi_held_program **program, struct tepi_failure *failure);
 int tepi_held_reload(struct tepi_held_program *program, const void *image, uint64_t bytes,

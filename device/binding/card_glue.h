@@ -33,14 +33,19 @@ struct tepi_ended {
 /* Makes a software card and opens it. Errno as tepi_card_create and tepi_controller_open. */
 int tepi_slot_open(uint32_t workers, uint64_t memory_bytes, uint32_t isa,
                    struct tepi_slot_card **card, struct tepi_failure *failure);
+/* Opens the card behind the vfio-user socket at `path`. Errno as tepi_bus_vfio_user_open and
+ * tepi_controller_open. */
+int tepi_slot_connect(const char *path, struct tepi_slot_card **card, struct tepi_failure *failure);
 /* Ends all work with GONE; later calls fail, but the memory stays until released. */
 void tepi_slot_shut(struct tepi_slot_card *card);
 void tepi_slot_release(struct tepi_slot_card *card);
+/* Takes the card off its bus; one in another process is left instead, and lives on. */
 void tepi_slot_detach(struct tepi_slot_card *card);
 /* Puts the card back if it is out, and resets it unless it is in working order. */
 int tepi_slot_attach(struct tepi_slot_card *card, struct tepi_failure *failure);
 int tepi_slot_reset(struct tepi_slot_card *card, struct tepi_failure *failure);
-void tepi_slot_inject(struct tepi_slot_card *card, uint32_t fault, uint32_t info);
+/* 0, or -ENOTSUP for a card in another process. */
+int tepi_slot_inject(struct tepi_slot_card *card, uint32_t fault, uint32_t info);
 bool tepi_slot_alive(struct tepi_slot_card *card);
 uint32_t tepi_slot_epoch(struct tepi_slot_card *card);
 int tepi_slot_info(struct tepi_slot_card *card, struct tepi_controller_info *info);
@@ -48,6 +53,14 @@ uint32_t tepi_slot_faults(struct tepi_slot_card *card, struct tepi_fault_entry *
 int tepi_slot_nop(struct tepi_slot_card *card, struct tepi_failure *failure);
 int tepi_slot_eventfd(struct tepi_slot_card *card);
 uint32_t tepi_slot_collect(struct tepi_slot_card *card, struct tepi_ended *ended, uint32_t most);
+
+/* Software cards behind a vfio-user socket: each client gets one of its own, made when it comes and
+ * destroyed when it goes. Errno as tepi_card_create and tepi_endpoint_open. */
+struct tepi_card_server;
+int tepi_server_open(const char *path, uint32_t workers, uint64_t memory_bytes, uint32_t isa,
+                     struct tepi_card_server **server);
+void tepi_server_close(struct tepi_card_server *server);
+uint32_t tepi_server_clients(struct tepi_card_server *server);
 
 /* Gives memory that the process freed back to the operating system. */
 void tepi_give_back(void);

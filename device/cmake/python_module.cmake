@@ -26,9 +26,9 @@ add_custom_command(
 set_source_files_properties(${generated} PROPERTIES OBJECT_DEPENDS "${binding_headers}")
 
 add_library(tepi_glue OBJECT ${glue})
-tepi_sees(tepi_glue abi driver card binding)
+tepi_sees(tepi_glue abi driver endpoint card binding)
 python_add_library(_card MODULE WITH_SOABI ${generated} $<TARGET_OBJECTS:tepi_glue>)
-tepi_sees(_card abi driver card binding)
+tepi_sees(_card abi driver endpoint card binding)
 # cffi's output is not ours to make free of warnings.
 target_compile_options(_card PRIVATE -w)
 target_link_libraries(_card PRIVATE ${libraries})

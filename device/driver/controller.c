@@ -145,7 +145,11 @@ void tepi_controller_lose(struct tepi_controller *controller, uint32_t epoch, ui
 
 int tepi_controller_reset(struct tepi_controller *controller, struct tepi_failure *failure)
 {
+    struct tepi_bus *bus = controller->bus;
     pthread_mutex_lock(&controller->life);
+    if (!controller->shut && bus->ops->rescan) {
+        (void)bus->ops->rescan(bus); /* probe finds out what came of it */
+    }
     int result =
         controller->shut ? tepi_fail(failure, TEPI_FAULT_GONE, 0) : probe(controller, failure);
     if (result == 0) {
@@ -203,12 +207,14 @@ int tepi_controller_open(struct tepi_bus *bus, const struct tepi_controller_conf
     if (self->config.entries > most) {
         self->config.entries = most;
     }
+    /* The one thread that relays doorbells is not lent where workers would wait behind it. */
+    const bool lends = !bus->relayed || tepi_read32(bus, TEPI_REG_CAP_WORKERS) == 1;
     result = tepi_pool_create(bus, self->config.pool_bytes, &self->pool);
     for (uint32_t i = 0; i < TEPI_PAIRS && result == 0; i++) {
         const struct tepi_queue_config pair = {
             .id = i,
             .entries = self->config.entries,
-            .lend = i == TEPI_PAIR_WAITED,
+            .lend = i == TEPI_PAIR_WAITED && lends,
             .signals = i == TEPI_PAIR_SIGNALED,
         };
         result = tepi_queue_create(bus, self->pool, &pair, &self->pairs[i]);

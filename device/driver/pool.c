@@ -3,6 +3,7 @@
 #include "driver/pool.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -64,12 +65,14 @@ static int region_create(struct tepi_pool *pool, uint64_t bytes, struct region *
     if (!region->free) {
         goto free_region;
     }
-    region->fd = memfd_create("tepi-dma", MFD_CLOEXEC);
+    region->fd = memfd_create("tepi-dma", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (region->fd < 0) {
         result = -errno;
         goto free_extents;
     }
-    if (ftruncate(region->fd, (off_t)bytes)) {
+    /* Sealed: a card in another process maps only what cannot be cut off under it. */
+    if (ftruncate(region->fd, (off_t)bytes) ||
+        fcntl(region->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)) {
         result = -errno;
         goto close_fd;
     }

@@ -48,7 +48,8 @@ struct tepi_queue {
     uint16_t *done_list; /* ring of LISTED slots that are done */
     uint32_t done_head, done_tail;
 
-    pthread_mutex_t leader; /* held by the one waiter that sleeps on the eventfd */
+    _Atomic uint32_t pollers; /* threads that poll for a completion */
+    pthread_mutex_t leader;   /* held by the one waiter that sleeps on the eventfd */
     struct tepi_slot *slots;
 };
 

@@ -12,6 +12,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -153,6 +154,7 @@ static int sleep_until(struct tepi_queue *queue, struct tepi_slot *slot, uint64_
 
 static bool spin(struct tepi_queue *queue, struct tepi_slot *slot, uint64_t until)
 {
+    const uint64_t start = tepi_now_ns();
     for (;;) {
         for (int i = 0; i < SPINS_PER_CLOCK; i++) {
             if (is_done(slot)) {
@@ -161,8 +163,12 @@ static bool spin(struct tepi_queue *queue, struct tepi_slot *slot, uint64_t unti
             tepi_queue_try_reap(queue);
             tepi_cpu_relax();
         }
-        if (tepi_now_ns() >= until) {
+        const uint64_t now = tepi_now_ns();
+        if (now >= until) {
             return is_done(slot);
+        }
+        if (now >= start + SPIN_NS) {
+            sched_yield(); /* the card may be waiting for this very processor */
         }
     }
 }
@@ -180,8 +186,12 @@ int tepi_queue_wait(struct tepi_queue *queue, uint16_t command_id, uint64_t time
         }
         const uint64_t now = tepi_now_ns();
         const uint64_t deadline = tepi_later(now, timeout_ns);
-        const uint64_t spin_end = timeout_ns < SPIN_NS ? deadline : now + SPIN_NS;
-        if (!spin(queue, slot, spin_end)) {
+        /* One thread at a time polls for long: it takes up completions for all. */
+        const bool alone = atomic_fetch_add(&queue->pollers, 1) == 0;
+        const uint64_t spin_ns = alone && queue->bus->spin_ns ? queue->bus->spin_ns : SPIN_NS;
+        const bool done = spin(queue, slot, timeout_ns < spin_ns ? deadline : now + spin_ns);
+        atomic_fetch_sub(&queue->pollers, 1);
+        if (!done) {
             int result = sleep_until(queue, slot, deadline);
             if (result) {
                 return result;

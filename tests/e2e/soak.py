@@ -11,7 +11,6 @@ back after each fault, and neither process grew.
 
 import argparse
 import json
-import os
 import random
 import signal
 import subprocess
@@ -108,13 +107,13 @@ class CardProcess:
 
     def start(self) -> None:
         """Returns when it listens."""
-        words = ["card", "serve", f"--socket={self.socket}", f"--control={self.control}"]
+        words = ["card", "serve", f"--socket={self.socket}"]
         self._process = subprocess.Popen(
             [str(TEPI), *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        assert "listening" in line, f"the card process said {line!r}"
+        assert "ready" in line, f"the card process said {line!r}"
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """At once, and its end awaited."""
@@ -136,7 +135,7 @@ class Process:
     def of(cls, pid: int) -> "Process":
         status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
         kib = next(int(x.split()[1]) for x in status.splitlines() if x.startswith("VmRSS:"))
-        return cls(kib / 1024, len(os.listdir(f"/proc/{pid}/fd")))
+        return cls(kib / 1024, len(list(Path(f"/proc/{pid}/fd").iterdir())))
 
 
 @dataclass
@@ -156,10 +155,9 @@ class Report:
         ms = np.percentile(load.latencies_ms or [0.0], (50, 99, 99.9, 100))
         print(f"{total} requests: " + ", ".join(f"{n} on {d}" for d, n in load.devices.items()))
         print("fallbacks: " + (", ".join(f"{n} {r}" for r, n in load.reasons.items()) or "none"))
-        print(
-            "faults: " + (", ".join(f"{n} {f}" for f, n in sorted(self.faults.items())) or "none")
-        )
-        print("latency ms: " + ", ".join(f"p{p} {v:.2f}" for p, v in zip((50, 99, 99.9, 100), ms)))
+        faults = ", ".join(f"{n} {fault}" for fault, n in sorted(self.faults.items()))
+        print(f"faults: {faults or 'none'}")
+        print("latency ms: p50 {:.2f}, p99 {:.2f}, p99.9 {:.2f}, most {:.2f}".format(*ms))
         if self.back_s:
             worst, usual = max(self.back_s), float(np.median(self.back_s))
             print(f"card back in service after {usual:.2f} s in the median, {worst:.2f} s at most")
@@ -260,18 +258,20 @@ def soak(minutes: float, seed: int, faults: int | None = None) -> bool:
         card = CardProcess(Path(name))
         card.start()
         options = (f"--card=vfio-user:{card.socket}", "--card-control", "--shadow-share=0.05")
-        with serving(DIGITS / "model_repository", *options) as served:
-            with loaded(served.grpc) as load:
-                time.sleep(WARM_SECONDS)
-                before = Process.of(served.process.pid)
-                agitator = Agitator(card, served, random.Random(seed))
-                end = time.monotonic() + minutes * 60
-                done = 0
-                while time.monotonic() < end and (faults is None or done < faults):
-                    agitator.one(report)
-                    done += 1
-                time.sleep(1.0)
-                after = Process.of(served.process.pid)
+        with (
+            serving(DIGITS / "model_repository", *options) as served,
+            loaded(served.grpc) as load,
+        ):
+            time.sleep(WARM_SECONDS)
+            before = Process.of(served.process.pid)
+            agitator = Agitator(card, served, random.Random(seed))
+            end = time.monotonic() + minutes * 60
+            done = 0
+            while time.monotonic() < end and (faults is None or done < faults):
+                agitator.one(report)
+                done += 1
+            time.sleep(1.0)
+            after = Process.of(served.process.pid)
         card.kill(signal.SIGTERM)
     print(
         f"server: {before.rss_mib:.1f} MiB and {before.fds} fds, then {after.rss_mib:.1f} MiB",
