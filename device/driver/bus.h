@@ -42,6 +42,9 @@ struct tepi_bus_ops {
 
     /* Reset of the whole function from outside, for a card that ignores its reset register. */
     int (*reset)(struct tepi_bus *bus);
+    /* Looks again for a card that was gone, and gives one that is back its mappings and interrupts.
+     * 0, or negative errno where there is none. NULL: a card that is back answers by itself. */
+    int (*rescan)(struct tepi_bus *bus);
     /* Leaves the card and frees the bus. After it no mapping or eventfd is touched. */
     void (*close)(struct tepi_bus *bus);
 };

@@ -145,7 +145,11 @@ void tepi_controller_lose(struct tepi_controller *controller, uint32_t epoch, ui
 
 int tepi_controller_reset(struct tepi_controller *controller, struct tepi_failure *failure)
 {
+    struct tepi_bus *bus = controller->bus;
     pthread_mutex_lock(&controller->life);
+    if (!controller->shut && bus->ops->rescan) {
+        (void)bus->ops->rescan(bus); /* probe finds out what came of it */
+    }
     int result =
         controller->shut ? tepi_fail(failure, TEPI_FAULT_GONE, 0) : probe(controller, failure);
     if (result == 0) {
