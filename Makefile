@@ -83,6 +83,7 @@ gen: bootstrap
 	$(PYTHON) -m grpc_tools.protoc -Iproto --python_out=. --mypy_out=. \
 		$$(cd proto && ls wire/*.proto)
 	$(PYTHON) device/abi/datasheet.py
+	$(PYTHON) -m edge_server.card.states docs/card-states.md
 
 conformance: bootstrap
 	$(PYTHON) -m tests.device.conformance.table

@@ -43,13 +43,12 @@ class Folder(NamedTuple):
     entries: dict[str, Entry]
 
 
+CARD = "edge_server.card.command"
 COMMANDS: dict[str, Entry | Folder] = {
     "card": Folder(
         "Look at models on a card, and at the card of a running server; serve a card.",
         {
-            "attach": Entry(
-                "edge_server.cli", "attach", "Bring the card back and every model onto it."
-            ),
+            "attach": Entry(CARD, "attach", "Bring the card back and every model onto it."),
             "bench": Entry(
                 "device.cli",
                 "bench",
@@ -57,24 +56,41 @@ COMMANDS: dict[str, Entry | Folder] = {
                 "compute.",
             ),
             "detach": Entry(
-                "edge_server.cli",
+                CARD,
                 "detach",
                 "Take the card away at once; requests go on under each model's policy.",
+            ),
+            "diag": Entry(
+                CARD, "diag", "Check whether the card is in order; requests go on meanwhile."
             ),
             "explain": Entry(
                 "device.cli",
                 "explain",
                 "Show what MODEL becomes on the card: each instruction, its kernel and its time.",
             ),
+            "info": Entry(
+                CARD, "info", "Show the card's state, its faults and where each model runs."
+            ),
+            "list": Entry(CARD, "list_cards", "List the cards of the server with their states."),
+            "log": Entry(
+                CARD,
+                "log",
+                "Show the card's own fault log, the newest last, with what to do about each fault.",
+            ),
+            "reset": Entry(
+                CARD,
+                "reset",
+                "Reset the card, load every model again and put it through probation.",
+            ),
             "serve": Entry(
                 "device.cli",
                 "serve",
                 "Run a software card in this process, for programs that attach through a socket.",
             ),
-            "status": Entry(
-                "edge_server.cli",
-                "status",
-                "Show the card's state, its faults and where each model runs.",
+            "top": Entry(
+                "edge_server.card.top",
+                "top",
+                "Watch the card: use, requests, latency, temperature, power and faults.",
             ),
         },
     ),

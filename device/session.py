@@ -158,17 +158,20 @@ class Session:
         if self._fixed is not None:
             self._fixed.reload()
 
-    def run(self, output_names: Sequence[str] | None, feeds: Feeds) -> list[Array]:
+    def run(
+        self, output_names: Sequence[str] | None, feeds: Feeds, deadline_s: float | None = None
+    ) -> list[Array]:
         """Outputs, in the order of `output_names` (None: all, as declared), for one set of feeds.
+        Each program of the model may take `deadline_s` seconds on the card, else CardTimeout.
 
         Raises InputError for a wrong name, type or shape, ModelError where the model takes no feeds
         of these shapes after all, CardError where the card fails; the feeds are never changed.
         """
         variant = self._fixed
         if variant is not None and variant.takes_exactly(feeds):
-            values = variant.run(feeds, 1)
+            values = variant.run(feeds, 1, deadline_s)
         else:
-            values = self._run_checked(variant, self._check(feeds))
+            values = self._run_checked(variant, self._check(feeds), deadline_s)
         if output_names is None:
             return [values[info.name] for info in self.outputs]
         try:
@@ -179,13 +182,15 @@ class Session:
                 f"{self.name} has no output {missing}; its outputs are {known}"
             ) from None
 
-    def _run_checked(self, variant: "_Variant | None", feeds: dict[str, Array]) -> dict[str, Array]:
+    def _run_checked(
+        self, variant: "_Variant | None", feeds: dict[str, Array], deadline_s: float | None
+    ) -> dict[str, Array]:
         # without a card onnxruntime takes a default's feed as it is
         compiled_in = self._card is not None and not self._check.defaults.keys().isdisjoint(feeds)
         batch = None if variant is None or compiled_in else variant.batch(feeds)
         if variant is None or batch is None:
-            return self._variant_for(feeds).run(feeds, 1)
-        return variant.run(feeds, batch)
+            return self._variant_for(feeds).run(feeds, 1, deadline_s)
+        return variant.run(feeds, batch, deadline_s)
 
     def _variant_for(self, feeds: dict[str, Array]) -> "_Variant":
         """The program for these shapes, compiled on first use; the least used one makes room."""
@@ -232,7 +237,7 @@ class _CardStep:
         self._inputs = [port.name for port in segment.inputs]
         self._outputs = [(port.name, port.shape, port.dtype) for port in segment.outputs]
 
-    def run(self, values: dict[str, Array], batch: int) -> None:
+    def run(self, values: dict[str, Array], batch: int, deadline_s: float | None) -> None:
         outputs = []
         for name, shape, dtype in self._outputs:
             if batch != 1:
@@ -240,7 +245,8 @@ class _CardStep:
             values[name] = output = np.empty(shape, dtype)
             outputs.append(output)
         if batch:
-            self._program.run([values[name] for name in self._inputs], batch, outputs)
+            inputs = [values[name] for name in self._inputs]
+            self._program.run(inputs, batch, outputs, deadline_s)
 
     def reload(self) -> None:
         self._program.reload()
@@ -255,7 +261,7 @@ class _HostStep:
         self._inputs = segment.inputs
         self._outputs = list(segment.outputs)
 
-    def run(self, values: dict[str, Array], _batch: int) -> None:
+    def run(self, values: dict[str, Array], _batch: int, _deadline_s: float | None) -> None:
         taken = {name: values[name] for name in self._inputs if name in values}
         try:
             found = self._session.run(self._outputs, taken)
@@ -320,11 +326,11 @@ class _Variant:
                 batches.add(got[0] // shape[0])
         return batches.pop() if len(batches) == 1 else None
 
-    def run(self, feeds: Feeds, batch: int) -> dict[str, Array]:
+    def run(self, feeds: Feeds, batch: int, deadline_s: float | None = None) -> dict[str, Array]:
         """Every tensor that the feeds and the segments gave, by name."""
         values: dict[str, Array] = {**self._constants, **feeds}
         for step in self._steps:
-            step.run(values, batch)
+            step.run(values, batch, deadline_s)
         return values
 
 

@@ -17,11 +17,13 @@ from prometheus_client import CollectorRegistry
 
 from edge_server import log
 from edge_server.address import Address, AddressError, claim_unix, parse_address
-from edge_server.card_control import CardControl
-from edge_server.card_link import CardLink, Clock, LoopClock
+from edge_server.card.control import CardControl
+from edge_server.card.link import CardLink
+from edge_server.card.shadow import Shadow
+from edge_server.clock import Clock, LoopClock
 from edge_server.engines.card import CardLike, SessionLike
 from edge_server.health import Health, add_reflection
-from edge_server.inference import Inference
+from edge_server.inference import Inference, Limits
 from edge_server.loader import Loader
 from edge_server.metrics import ServerCollector
 from edge_server.model_files import model_folders
@@ -96,9 +98,15 @@ class Server:
             settings.max_queue_size,
             self.executor,
         )
-        self._inference = Inference(
-            self.repository, self.link, self.executor, settings.inline_limit_us * 1000
+        shadow = Shadow(
+            settings.shadow_share,
+            settings.shadow_limit,
+            settings.shadow_samples,
+            self.executor,
+            self.link.doubt,
         )
+        limits = Limits(settings.inline_limit_us * 1000, settings.card_deadline_ms / 1e3)
+        self._inference = Inference(self.repository, self.link, self.executor, shadow, limits)
         self._service = inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
         self._health = Health(self._service.full_name)
         self._closing = AsyncExitStack()
@@ -124,6 +132,7 @@ class Server:
             await self.stop()
             raise
         failed = await self.repository.load_all(self.settings.load_models)
+        await self.link.start()
         served = self.repository.all_served()
         if not served and not failed:
             log.warning(
@@ -158,11 +167,10 @@ class Server:
         service = InferenceService(self.repository, self._inference, self.phase, version)
         services = [self._service.full_name, self._health.add_to(server)]
         server.add_generic_rpc_handlers((handlers(self._service, service, UNPARSED),))
-        if self.settings.card_control:
-            control = tepi_card_pb2.DESCRIPTOR.services_by_name["CardControl"]
-            services.append(control.full_name)
-            implementation = CardControl(self.link, self.repository)
-            server.add_generic_rpc_handlers((handlers(control, implementation),))
+        control = tepi_card_pb2.DESCRIPTOR.services_by_name["CardControl"]
+        services.append(control.full_name)
+        implementation = CardControl(self.link, self.repository, self.settings.card_control)
+        server.add_generic_rpc_handlers((handlers(control, implementation),))
         add_reflection(server, services)
         self.grpc_address = _bind(server, address)
         if address.path:
@@ -175,7 +183,7 @@ class Server:
             return
         address = parse_address("--metrics-address", self.settings.metrics_address)
         registry = CollectorRegistry()
-        registry.register(ServerCollector(self.counters, self.link))
+        registry.register(ServerCollector(self.counters, self.link, self.repository.all_served))
         web = WebServer(registry, lambda: self.phase.ready)
         try:
             if address.path:

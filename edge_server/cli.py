@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `tepi serve`, `tepi infer` and `tepi card` commands."""
+"""The `tepi serve` and `tepi infer` commands."""
 
 from __future__ import annotations
 
@@ -15,11 +15,16 @@ import uvloop
 
 from edge_server import log
 from edge_server.app import Server, product_parts
-from edge_server.card_command import attach, detach, status
 from edge_server.infer_command import infer
-from edge_server.settings import DEFAULT_QUEUE_SIZE, Settings
+from edge_server.settings import (
+    DEFAULT_CARD_DEADLINE_MS,
+    DEFAULT_QUEUE_SIZE,
+    DEFAULT_SHADOW_LIMIT,
+    DEFAULT_SHADOW_SHARE,
+    Settings,
+)
 
-__all__ = ["attach", "detach", "infer", "serve", "status"]
+__all__ = ["infer", "serve"]
 
 # How long the event loop may wait for the interpreter lock while a model is compiled beside it.
 _LOCK_SECONDS = 0.0005
@@ -91,7 +96,34 @@ def _card_name(_context: click.Context, _option: click.Parameter, name: str) -> 
 @click.option(
     "--card-control",
     is_flag=True,
-    help="Offer `tepi card detach` and `attach`: for tests and maintenance.",
+    help="Let `tepi card reset`, `detach` and `attach` change the card: for maintenance.",
+)
+@click.option(
+    "--card-deadline-ms",
+    type=click.IntRange(1, 30000),
+    default=DEFAULT_CARD_DEADLINE_MS,
+    show_default=True,
+    help="Least time that the card has for a request (else 20 times what such requests take) "
+    "before onnxruntime answers it.",
+)
+@click.option(
+    "--shadow-share",
+    type=click.FloatRange(0, 1),
+    default=DEFAULT_SHADOW_SHARE,
+    show_default=True,
+    help="Share of the card's answers that onnxruntime checks afterwards.",
+)
+@click.option(
+    "--shadow-limit",
+    type=click.IntRange(1, 100),
+    default=DEFAULT_SHADOW_LIMIT,
+    show_default=True,
+    help="Wrong answers among 100 checked with which the card is reset.",
+)
+@click.option(
+    "--shadow-samples",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for wrong answers, the first 10 of each model.  [default: not kept]",
 )
 @click.option(
     "--model-control-mode",
@@ -130,6 +162,10 @@ def serve(
     isa: str,
     threads: int | None,
     card_control: bool,
+    card_deadline_ms: int,
+    shadow_share: float,
+    shadow_limit: int,
+    shadow_samples: Path | None,
     model_control_mode: str,
     load_models: tuple[str, ...],
     max_queue_size: int,
@@ -149,6 +185,10 @@ def serve(
         isa=isa,
         threads=threads or default_threads(),
         card_control=card_control,
+        card_deadline_ms=card_deadline_ms,
+        shadow_share=shadow_share,
+        shadow_limit=shadow_limit,
+        shadow_samples=shadow_samples,
         load_models=load_models if explicit else None,
         max_queue_size=max_queue_size,
     )

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from concurrent.futures import Executor, Future
+from dataclasses import dataclass
 from time import perf_counter_ns
 
 from device.errors import CardError
-from edge_server.card_link import CardLink
+from edge_server.card.link import CardLink
+from edge_server.card.shadow import Shadow
 from edge_server.engines.card import NotCompilable
 from edge_server.engines.engine import Array, EngineError, FeedError
 from edge_server.frames import Asked, Frames
@@ -23,22 +25,55 @@ from edge_server.served import OffCard, Route, ServedVersion, Slot
 from edge_server.status import Failure, RequestError, internal, invalid, unavailable
 from wire import inference_pb2 as pb
 
+_LOOP_LEAST = 0.01  # seconds of a deadline on the event loop
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a run may be. On the event loop a card that hangs would hold up everybody."""
+
+    inline_ns: int  # runs that take less are done on the event loop
+    least_s: float  # of any deadline elsewhere
+    most_s: float = 30.0
+    times: int = 20  # a deadline in runs of the same size
+
+    def on_loop(self, cost_ns: int | None, patience: float | None) -> float:
+        """Seconds that the card has for a run on the event loop."""
+        return self._deadline(min(_LOOP_LEAST, self.least_s), cost_ns, patience)
+
+    def elsewhere(self, cost_ns: int | None, patience: float | None) -> float:
+        """Seconds for a run on a worker thread; half of what the client still waits, at most, so
+        that onnxruntime can answer in the other half."""
+        return self._deadline(self.least_s, cost_ns, patience)
+
+    def _deadline(self, least: float, cost_ns: int | None, patience: float | None) -> float:
+        usual = self.most_s if cost_ns is None else max(least, self.times * cost_ns / 1e9)
+        deadline = min(usual, self.most_s)
+        return deadline if patience is None else max(min(deadline, patience / 2), 1e-3)
+
 
 class Inference:
     """Answers requests for all models."""
 
     def __init__(
-        self, repository: Repository, link: CardLink, executor: Executor, inline_limit_ns: int
+        self,
+        repository: Repository,
+        link: CardLink,
+        executor: Executor,
+        shadow: Shadow,
+        limits: Limits,
     ) -> None:
         self._repository = repository
         self._link = link
         self._executor = executor
-        self._inline_limit_ns = inline_limit_ns
+        self._shadow = shadow
+        self._limits = limits
         self._frames = Frames()
         repository.on_publish = self._frames.forget
 
-    async def answer(self, data: bytes) -> bytes:
-        """A serialized ModelInferResponse to a serialized ModelInferRequest.
+    async def answer(self, data: bytes, patience: float | None = None) -> bytes:
+        """A serialized ModelInferResponse to a serialized ModelInferRequest; `patience`: seconds
+        that the client will wait, None for ever.
 
         Raises RequestError for what the client should read as a status, and DecodeError.
         """
@@ -46,10 +81,10 @@ class Inference:
         frame = self._frames.get(data)
         feeds = frame.feeds(data) if frame is not None else None
         if frame is None or feeds is None:
-            return await self._first_of_its_kind(data, start)
-        return await self._run(frame.asked, feeds, start)
+            return await self._first_of_its_kind(data, start, patience)
+        return await self._run(frame.asked, feeds, start, patience)
 
-    async def _first_of_its_kind(self, data: bytes, start: int) -> bytes:
+    async def _first_of_its_kind(self, data: bytes, start: int, patience: float | None) -> bytes:
         """Parse and check, then answer."""
         request = pb.ModelInferRequest.FromString(data)
         served = self._repository.find(request.model_name, request.model_version)
@@ -63,9 +98,11 @@ class Inference:
         batch = served.decoder.batch_of(request)
         asked = Asked(served, request.id, wanted, timeout, size, batch)
         self._frames.learn(data, request, asked, feeds)
-        return await self._run(asked, feeds, start)
+        return await self._run(asked, feeds, start, patience)
 
-    async def _run(self, asked: Asked, feeds: Mapping[str, Array], start: int) -> bytes:
+    async def _run(
+        self, asked: Asked, feeds: Mapping[str, Array], start: int, patience: float | None
+    ) -> bytes:
         """Everything after decoding."""
         served = asked.served
         counters = served.counters
@@ -78,11 +115,12 @@ class Inference:
             if slot is not None and served.gate.idle and self._is_short(slot, asked.size):
                 began = decoded
                 try:
-                    arrays = _run(slot, asked, feeds)
+                    deadline = self._limits.on_loop(slot.costs.of(asked.size), patience)
+                    arrays = _run(slot, asked, feeds, deadline)
                 except (CardError, NotCompilable) as error:
                     arrays, route = await self._fall_back(asked, slot, error, feeds)
             else:
-                arrays, route, began = await self._run_in_line(asked, feeds)
+                arrays, route, began = await self._run_in_line(asked, feeds, patience)
             ran = perf_counter_ns()
             response = served.encoder.encode(
                 asked.request_id, asked.wanted, arrays, route.parameters
@@ -90,6 +128,10 @@ class Inference:
             counters.succeeded(asked.batch, start, decoded, began, ran, perf_counter_ns())
             if route.reason:
                 counters.fell_back(route.reason)
+                if served.waits_for_card:
+                    served.probes.remember(asked.wanted.names, feeds, arrays)
+            elif self._shadow.due(served):
+                self._shadow.follow(served, asked.wanted.names, feeds, arrays)
             return response
         except RequestError as error:
             counters.failed(error.failure, perf_counter_ns() - start)
@@ -106,10 +148,10 @@ class Inference:
 
     def _is_short(self, slot: Slot, size: int) -> bool:
         cost = slot.costs.of(size)
-        return cost is not None and cost < self._inline_limit_ns
+        return cost is not None and cost < self._limits.inline_ns
 
     async def _run_in_line(
-        self, asked: Asked, feeds: Mapping[str, Array]
+        self, asked: Asked, feeds: Mapping[str, Array], patience: float | None
     ) -> tuple[list[Array], Route, int]:
         """Wait for a place, then run on a worker thread."""
         served = asked.served
@@ -123,7 +165,8 @@ class Inference:
             served.gate.leave()
             raise _refusal(served, route)
         try:
-            arrays = await self._run_elsewhere(slot, asked, feeds, served.gate)
+            deadline = self._limits.elsewhere(slot.costs.of(asked.size), patience)
+            arrays = await self._run_elsewhere(slot, asked, feeds, served.gate, deadline)
         except (CardError, NotCompilable) as error:
             arrays, route = await self._fall_back(asked, slot, error, feeds)
         return arrays, route, began
@@ -146,7 +189,12 @@ class Inference:
         return await self._run_elsewhere(route.slot, asked, feeds, None), route
 
     async def _run_elsewhere(
-        self, slot: Slot, asked: Asked, feeds: Mapping[str, Array], gate: Gate | None
+        self,
+        slot: Slot,
+        asked: Asked,
+        feeds: Mapping[str, Array],
+        gate: Gate | None,
+        deadline_s: float | None = None,
     ) -> list[Array]:
         """Run on a worker thread and leave `gate` after it, also where nobody waits any more."""
         loop = asyncio.get_running_loop()
@@ -160,15 +208,17 @@ class Inference:
         def done(_future: Future[list[Array]]) -> None:
             loop.call_soon_threadsafe(finished)
 
-        future = self._executor.submit(_run, slot, asked, feeds)
+        future = self._executor.submit(_run, slot, asked, feeds, deadline_s)
         future.add_done_callback(done)
         return await asyncio.wrap_future(future)
 
 
-def _run(slot: Slot, asked: Asked, feeds: Mapping[str, Array]) -> list[Array]:
+def _run(
+    slot: Slot, asked: Asked, feeds: Mapping[str, Array], deadline_s: float | None = None
+) -> list[Array]:
     start = perf_counter_ns()
     try:
-        arrays = slot.engine.run(asked.wanted.names, feeds)
+        arrays = slot.engine.run(asked.wanted.names, feeds, deadline_s)
     except FeedError as error:
         raise invalid(f"the model refuses these inputs: {error}") from None
     except EngineError as error:

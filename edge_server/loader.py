@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from device.errors import CardError, CardFull, CardGone, CardTimeout, ModelError, ProgramRejected
-from edge_server import model_config
+from edge_server import log, model_config
+from edge_server.card.probes import DEADLINE_S, Probes
 from edge_server.classification import read_labels
 from edge_server.config_text import ConfigError, parse
 from edge_server.engines.card import CardEngine, CardLike, NotCompilable, OpenSession
@@ -50,6 +51,13 @@ class Report:
 
     warnings: list[str] = field(default_factory=list)
     faults: list[CardError] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
+
+    def tell(self, name: str) -> None:
+        """Log the warnings, once."""
+        for warning in self.warnings:
+            log.warning("model configuration", model=name, warning=warning)
+        self.warnings.clear()
 
 
 def read_config(folder: Path, report: Report) -> config_pb2.ModelConfig:
@@ -107,15 +115,44 @@ class Loader:
         inputs, outputs = model_config.complete(config, name, cpu.inputs, cpu.outputs)
         policy = model_config.policy(config)
         labels = _labels(folder, config)
+        probes = Probes.answered_by(cpu)
         on_card = self.load_card(path, policy, card, report)
+        if isinstance(on_card, Slot):
+            on_card = self._check(name, on_card, probes, report)
         slot: Slot | None = None
         if policy is CardPolicy.REQUIRE:
             cpu.close()
         else:
             slot = Slot(cpu, warm(cpu, report))
         return Loaded(
-            path, config, inputs, outputs, labels, policy, slot, on_card, path.stat().st_size
+            path,
+            config,
+            inputs,
+            outputs,
+            labels,
+            policy,
+            slot,
+            on_card,
+            probes,
+            path.stat().st_size,
         )
+
+    def _check(self, name: str, slot: Slot, probes: Probes, report: Report) -> Slot | OffCard:
+        """The slot, if what it answers is right."""
+        try:
+            wrong = probes.check(slot.engine)
+        except CardError as error:
+            report.faults.append(error)
+            why = OffCard(fault_word(error), str(error))
+        except NotCompilable as error:
+            why = OffCard("not_compilable", str(error))
+        else:
+            if not wrong:
+                return slot
+            why = OffCard("card_mismatch", f"the card does not answer as onnxruntime: {wrong}")
+            report.doubts.append(f"{name}: {wrong}")
+        slot.engine.close()
+        return why
 
     def load_card(
         self, path: Path, policy: CardPolicy, card: Card, report: Report
@@ -170,7 +207,7 @@ def warm(engine: Engine, report: Report) -> Costs:
     for _ in range(_WARM_RUNS):
         start = time.perf_counter_ns()
         try:
-            engine.run(names, feeds)
+            engine.run(names, feeds, DEADLINE_S)
         except (EngineError, FeedError) as error:
             report.warnings.append(f"warm run on {engine.device} failed: {error}")
             break

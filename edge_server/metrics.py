@@ -7,7 +7,7 @@ The counters of edge_server.statistics are read when somebody scrapes; requests 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 
 from prometheus_client.core import (
@@ -18,8 +18,10 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from edge_server.card_link import CardLink, CardState
+from edge_server.card.link import CardLink
+from edge_server.card.states import CardState
 from edge_server.processor import cpu_seconds, memory_bytes
+from edge_server.served import ModelState, ServedVersion
 from edge_server.statistics import BOUNDS_US, Counters, Histogram, ModelCounters
 from edge_server.status import Failure
 
@@ -41,10 +43,15 @@ class ServerCollector(Collector):
     """Everything that /metrics shows of one server."""
 
     def __init__(
-        self, counters: Counters, link: CardLink, clock_ns: Callable[[], int] = time.monotonic_ns
+        self,
+        counters: Counters,
+        link: CardLink,
+        served: Callable[[], Sequence[ServedVersion]] = tuple,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._counters = counters
         self._link = link
+        self._served = served
         self._clock_ns = clock_ns
         self._last = (clock_ns(), cpu_seconds())
 
@@ -57,8 +64,22 @@ class ServerCollector(Collector):
         yield from _failures(models)
         yield from _gauges(models)
         yield from _latencies(models)
+        yield from _shadows(models)
+        yield from self._models()
         yield from self._card()
         yield from self._processor()
+
+    def _models(self) -> Iterable[Metric]:
+        state = GaugeMetricFamily(
+            "tepi_model_state",
+            "1 for the state that the model is in",
+            labels=(*_LABELS, "state"),
+        )
+        for served in self._served():
+            for each in ModelState:
+                labels = (served.name, served.version, each)
+                state.add_metric(labels, float(each is served.state))
+        yield state
 
     def _card(self) -> Iterable[Metric]:
         state = GaugeMetricFamily(
@@ -76,6 +97,7 @@ class ServerCollector(Collector):
         for name, text, value in (
             ("tepi_card_losses", "Times that the card was lost", self._link.losses),
             ("tepi_card_returns", "Times that the card came back", self._link.returns),
+            ("tepi_card_resets", "Times that the card was reset", self._link.resets),
         ):
             family = CounterMetricFamily(name, text, labels=("bus",))
             family.add_metric((self._link.bus,), value)
@@ -131,6 +153,17 @@ def _failures(models: Models) -> Iterable[Metric]:
             fallbacks.add_metric((*labels, word), count)
     yield failures
     yield fallbacks
+
+
+def _shadows(models: Models) -> Iterable[Metric]:
+    for name, text, value in (
+        ("tepi_shadow_checks", "Card answers that onnxruntime checked", "shadow_checks"),
+        ("tepi_shadow_mismatches", "Card answers found wrong", "shadow_mismatches"),
+    ):
+        family = CounterMetricFamily(name, text, labels=_LABELS)
+        for labels, counters in models:
+            family.add_metric(labels, getattr(counters, value))
+        yield family
 
 
 def _gauges(models: Models) -> Iterable[Metric]:

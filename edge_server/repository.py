@@ -9,13 +9,14 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from edge_server import log
-from edge_server.card_link import CardLink
+from edge_server.card.link import CardLink
+from edge_server.card.models import ModelsOnCard
+from edge_server.card.states import CardState
 from edge_server.config_text import ConfigError
 from edge_server.engines.engine import ModelLoadError
 from edge_server.loader import Loader, Report
@@ -29,7 +30,7 @@ from edge_server.model_files import (
     write_files,
 )
 from edge_server.rpc import defect
-from edge_server.served import Loaded, OffCard, ServedVersion
+from edge_server.served import Loaded, ServedVersion
 from edge_server.statistics import Counters
 from edge_server.status import RequestError, invalid, not_found, unavailable
 from wire import model_config_pb2 as config_pb2
@@ -90,7 +91,7 @@ class Repository:
         self._served: dict[tuple[str, str], ServedVersion] = {}
         self.on_change: Callable[[str, bool], None] = lambda _name, _ready: None
         self.on_publish: Callable[[], None] = lambda: None
-        link.listen(self._leave_card, self._return_to_card)
+        link.serve(ModelsOnCard(self.all_served, self._announce, loader, link, executor))
 
     # -- looking up ---------------------------------------------------------------------------
 
@@ -191,7 +192,7 @@ class Repository:
             config, numbers = await self._call(lambda: plan(name, folder, override, report))
         except (ConfigError, ModelLoadError, OSError) as error:
             model.reason = str(error)
-            _warn(name, report)
+            report.tell(name)
             raise invalid(f"failed to load '{name}': {error}") from None
         fresh: dict[str, ServedVersion] = {}
         failures: dict[str, str] = {}
@@ -210,10 +211,17 @@ class Repository:
                 continue
             counters = self.counters.of(name, version)
             counters.load_ns = time.perf_counter_ns() - start
+            ready = self._link.state is CardState.READY
             fresh[version] = ServedVersion(
-                name, version, loaded, counters, self._max_queue_size, self._executor
+                name,
+                version,
+                loaded,
+                counters,
+                self._max_queue_size,
+                self._executor,
+                None if ready else self._link.absent,
             )
-        _warn(name, report)
+        report.tell(name)
         await self._swap(model, fresh, failures)
         if failures:
             text = "; ".join(f"version {v}: {why}" for v, why in failures.items())
@@ -235,6 +243,9 @@ class Repository:
         for fault in report.faults:
             self._link.report(fault)
         report.faults.clear()
+        for doubt in report.doubts:
+            self._link.doubt(doubt)
+        report.doubts.clear()
         return loaded
 
     async def _swap(
@@ -316,34 +327,5 @@ class Repository:
         served = self._served.get((name, ""))
         self.on_change(name, served is not None and served.ready)
 
-    # -- the card -----------------------------------------------------------------------------
-
-    def _leave_card(self, why: OffCard) -> None:
-        for served in self.all_served():
-            if served.on_card:
-                served.put_on_card(why)
-                self._announce(served.name)
-
-    async def _return_to_card(self) -> None:
-        for served in self.all_served():
-            if served.on_card:
-                continue
-            report = Report()
-            load = partial(
-                self._loader.load_card, served.path, served.policy, self._link.card, report
-            )
-            slot = await self._call(load)
-            for fault in report.faults:
-                self._link.report(fault)
-            _warn(served.name, report)
-            served.put_on_card(slot)
-            self._announce(served.name)
-
     async def _call(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function)
-
-
-def _warn(name: str, report: Report) -> None:
-    for warning in report.warnings:
-        log.warning("model configuration", model=name, warning=warning)
-    report.warnings.clear()

@@ -18,7 +18,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError
 
 from edge_server import log
-from edge_server.status import RequestError, invalid
+from edge_server.status import RequestError, invalid, retry_metadata
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
 
@@ -29,7 +29,8 @@ def handlers(
     """Every method of `service`, each answered by the attribute of its name.
 
     A unary method takes the request message and returns the response message; one named in
-    `unparsed` takes and returns bytes. A stream takes an async iterator of request bytes and is an
+    `unparsed` takes bytes, with the seconds that the client still waits (None: for ever), and
+    returns bytes. A stream takes an async iterator of request bytes and is an
     async generator of response bytes.
     """
     methods = {}
@@ -44,18 +45,16 @@ def handlers(
     return grpc.method_handlers_generic_handler(service.full_name, methods)
 
 
-def _unary(
-    method: MethodDescriptor, function: Callable[[Any], Awaitable[Any]], raw: bool
-) -> Handler:
+def _unary(method: MethodDescriptor, function: Callable[..., Awaitable[Any]], raw: bool) -> Handler:
     parse = message_factory.GetMessageClass(method.input_type).FromString
 
     async def call(data: bytes, context: Any) -> Any:
         try:
             if raw:
-                return await function(data)
+                return await function(data, context.time_remaining())
             return (await function(parse(data))).SerializeToString()
         except RequestError as error:
-            await context.abort(error.code, error.message)
+            await context.abort(error.code, error.message, retry_metadata(error))
         except DecodeError:
             refusal = malformed(method)
             await context.abort(refusal.code, refusal.message)
@@ -77,7 +76,7 @@ def _stream(
             async for response in function(requests):
                 yield response
         except RequestError as error:
-            await context.abort(error.code, error.message)
+            await context.abort(error.code, error.message, retry_metadata(error))
         except (asyncio.CancelledError, grpc.RpcError):
             raise
         except Exception:

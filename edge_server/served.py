@@ -7,8 +7,10 @@ import asyncio
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
+from edge_server.card.probes import Probes
 from edge_server.engines.engine import Engine
 from edge_server.gate import Gate
 from edge_server.infer_codec import InputDecoder, OutputEncoder, TensorSpec, parameter_field
@@ -18,6 +20,8 @@ from wire import model_config_pb2 as config_pb2
 
 _SIZES_KEPT = 64
 _RUNS_PER_WINDOW = 16
+_AT_HOME = ("", "no_card", "not_compilable")  # reasons with which a model is where it belongs
+_LASTING = ("not_compilable", "program_rejected", "card_full")
 
 
 class Costs:
@@ -105,7 +109,16 @@ class Loaded:
     policy: CardPolicy
     cpu: Slot | None
     card: Slot | OffCard
+    probes: Probes
     memory_bytes: int
+
+
+class ModelState(StrEnum):
+    """The truth about one model version."""
+
+    READY = "ready"  # where it belongs: on the card, or on onnxruntime as that is all there is
+    DEGRADED = "degraded"  # answered by onnxruntime in the card's stead
+    UNAVAILABLE = "unavailable"  # refused: it requires the card
 
 
 class ServedVersion:
@@ -119,7 +132,9 @@ class ServedVersion:
         counters: ModelCounters,
         max_queue_size: int,
         executor: Executor,
+        withheld: OffCard | None = None,
     ) -> None:
+        """`withheld`: why requests must not run on the card yet, where it is loaded there."""
         config = loaded.config
         queue = config.dynamic_batching.default_queue_policy
         self.name = name
@@ -139,7 +154,11 @@ class ServedVersion:
         self.default_timeout_us = queue.default_timeout_microseconds
         self.active = 0
         self._cpu = loaded.cpu
+        self.probes = loaded.probes
         self._card = loaded.card
+        self._candidate: Slot | OffCard | None = None
+        if withheld is not None and isinstance(loaded.card, Slot):
+            self._candidate, self._card = loaded.card, withheld
         self._executor = executor
         self._fallbacks: dict[str, Route] = {}
         self._drained = asyncio.Event()
@@ -152,15 +171,61 @@ class ServedVersion:
         return isinstance(self._card, Slot)
 
     @property
+    def state(self) -> ModelState:
+        """Degraded is not dead: requests are answered."""
+        if self.route.slot is None or self._retiring:
+            return ModelState.UNAVAILABLE
+        return ModelState.READY if self.route.reason in _AT_HOME else ModelState.DEGRADED
+
+    @property
     def ready(self) -> bool:
         """True while requests are answered."""
         return self.route.slot is not None and not self._retiring
 
-    def put_on_card(self, card: Slot | OffCard) -> None:
-        """Requests from now on take the new slot, or go without the card."""
+    @property
+    def candidate(self) -> Slot | None:
+        """Loaded onto the card, and not in use before the card has passed its probation."""
+        return self._candidate if isinstance(self._candidate, Slot) else None
+
+    @property
+    def reference(self) -> Slot | None:
+        """onnxruntime, where the policy keeps it."""
+        return self._cpu
+
+    @property
+    def waits_for_card(self) -> bool:
+        """Whether nothing but the card's absence keeps it off the card."""
+        return isinstance(self._card, OffCard) and self._card.reason not in _LASTING
+
+    @property
+    def wants_card(self) -> bool:
+        """Whether it should be loaded onto a card that has none of it."""
+        return self._candidate is None and not self.on_card
+
+    def offer(self, card: Slot | OffCard) -> None:
+        """What loading it onto the card came to; see `enter_card`."""
+        if isinstance(self._candidate, Slot):
+            self._candidate.retire(self._executor)
+        self._candidate = card
+
+    def enter_card(self) -> None:
+        """Requests from now on run on what was offered."""
+        if self._candidate is not None:
+            self._put_on_card(self._candidate)
+            self._candidate = None
+
+    def leave_card(self, why: OffCard) -> None:
+        """Requests from now on go without the card, whose programs are let go."""
+        if isinstance(self._candidate, Slot):
+            self._candidate.retire(self._executor)
+        self._candidate = None
+        self._put_on_card(why)
+
+    def _put_on_card(self, card: Slot | OffCard) -> None:
         if isinstance(self._card, Slot):
             self._card.retire(self._executor)
         self._card = card
+        self._fallbacks.clear()
         self.route = self._make_route()
 
     def fallback(self, reason: str, detail: str) -> Route:
@@ -197,6 +262,6 @@ class ServedVersion:
         self._retiring = True
         if self.active:
             await self._drained.wait()
-        for slot in (self._cpu, self._card):
+        for slot in (self._cpu, self._card, self._candidate):
             if isinstance(slot, Slot):
                 slot.retire(self._executor)

@@ -88,9 +88,9 @@ class InferenceService:
             ],
         )
 
-    async def ModelInfer(self, request: bytes) -> bytes:
+    async def ModelInfer(self, request: bytes, patience: float | None) -> bytes:
         """See Inference.answer."""
-        return await self._inference.answer(request)
+        return await self._inference.answer(request, patience)
 
     def ModelStreamInfer(self, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """See edge_server.stream."""

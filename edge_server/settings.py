@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DEFAULT_QUEUE_SIZE = 4096
+DEFAULT_CARD_DEADLINE_MS = 250
+DEFAULT_SHADOW_SHARE = 0.001
+DEFAULT_SHADOW_LIMIT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,12 @@ class Settings:
     isa: str = "auto"  # the instruction set that the software card is held to
     threads: int = 1  # of the software card, and of each onnxruntime session
     card_control: bool = False
+    card_deadline_ms: int = DEFAULT_CARD_DEADLINE_MS  # least that the card has for a request
+    shadow_share: float = (
+        DEFAULT_SHADOW_SHARE  # of the card's answers that onnxruntime checks afterwards
+    )
+    shadow_limit: int = DEFAULT_SHADOW_LIMIT  # wrong ones in 100 that end the trust in the card
+    shadow_samples: Path | None = None  # where wrong answers are kept
     load_models: tuple[str, ...] | None = None  # None: every model of the repository
     max_queue_size: int = (
         DEFAULT_QUEUE_SIZE  # requests that wait for one model, unless its configuration says

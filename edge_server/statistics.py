@@ -66,6 +66,8 @@ class ModelCounters:
     inference_count: int = 0
     execution_count: int = 0
     last_inference_ms: int = 0
+    shadow_checks: int = 0
+    shadow_mismatches: int = 0
     pending: int = 0
     load_ns: int = 0
     request: Histogram = field(default_factory=Histogram)

@@ -3,8 +3,9 @@
 isort:skip_file
 SPDX-License-Identifier: Apache-2.0
 
-Control of the accelerator card of a running server, for tests and maintenance. Offered only by
-a server that was started with --card-control: whoever can call it can take the card away.
+The accelerator card of a running server. Looking is for everybody; what changes the card
+(Detach, Attach, Reset, Diagnose at level 3) only on a server that was started with
+--card-control, for tests and maintenance: whoever can call it can take the card away.
 """
 
 from collections import abc as _abc
@@ -32,22 +33,27 @@ class _CardStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CardState.V
     CARD_STATE_UNSPECIFIED: _CardState.ValueType  # 0
     CARD_STATE_NONE: _CardState.ValueType  # 1
     """the server was started with --card none"""
-    CARD_STATE_ATTACHED: _CardState.ValueType  # 2
-    CARD_STATE_LOST: _CardState.ValueType  # 3
-    """gone or not answering; the server tries to get it back by itself"""
-    CARD_STATE_DETACHED: _CardState.ValueType  # 4
-    """taken away by Detach; the server waits for Attach"""
+    CARD_STATE_ABSENT: _CardState.ValueType  # 2
+    CARD_STATE_STARTING: _CardState.ValueType  # 3
+    CARD_STATE_PROBATION: _CardState.ValueType  # 4
+    CARD_STATE_READY: _CardState.ValueType  # 5
+    CARD_STATE_DEGRADED: _CardState.ValueType  # 6
+    CARD_STATE_RESETTING: _CardState.ValueType  # 7
+    CARD_STATE_FAILED: _CardState.ValueType  # 8
 
-class CardState(_CardState, metaclass=_CardStateEnumTypeWrapper): ...
+class CardState(_CardState, metaclass=_CardStateEnumTypeWrapper):
+    """docs/card-states.md tells what each means and what follows."""
 
 CARD_STATE_UNSPECIFIED: CardState.ValueType  # 0
 CARD_STATE_NONE: CardState.ValueType  # 1
 """the server was started with --card none"""
-CARD_STATE_ATTACHED: CardState.ValueType  # 2
-CARD_STATE_LOST: CardState.ValueType  # 3
-"""gone or not answering; the server tries to get it back by itself"""
-CARD_STATE_DETACHED: CardState.ValueType  # 4
-"""taken away by Detach; the server waits for Attach"""
+CARD_STATE_ABSENT: CardState.ValueType  # 2
+CARD_STATE_STARTING: CardState.ValueType  # 3
+CARD_STATE_PROBATION: CardState.ValueType  # 4
+CARD_STATE_READY: CardState.ValueType  # 5
+CARD_STATE_DEGRADED: CardState.ValueType  # 6
+CARD_STATE_RESETTING: CardState.ValueType  # 7
+CARD_STATE_FAILED: CardState.ValueType  # 8
 Global___CardState: _TypeAlias = CardState  # noqa: Y015
 
 @_typing.final
@@ -96,6 +102,56 @@ class CardAttachRequest(_message.Message):
 Global___CardAttachRequest: _TypeAlias = CardAttachRequest  # noqa: Y015
 
 @_typing.final
+class CardResetRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CardResetRequest: _TypeAlias = CardResetRequest  # noqa: Y015
+
+@_typing.final
+class CardLogRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CardLogRequest: _TypeAlias = CardLogRequest  # noqa: Y015
+
+@_typing.final
+class CardDiagnoseRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEVEL_FIELD_NUMBER: _builtins.int
+    level: _builtins.int
+    """1 to 3; 0 is 1"""
+    def __init__(
+        self,
+        *,
+        level: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["level", b"level"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CardDiagnoseRequest: _TypeAlias = CardDiagnoseRequest  # noqa: Y015
+
+@_typing.final
 class CardModel(_message.Message):
     """One model version and where its requests run now."""
 
@@ -106,6 +162,14 @@ class CardModel(_message.Message):
     POLICY_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    REQUEST_NS_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    FALLBACKS_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
+    SHADOW_CHECKS_FIELD_NUMBER: _builtins.int
+    SHADOW_MISMATCHES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.str
     policy: _builtins.str
@@ -114,6 +178,19 @@ class CardModel(_message.Message):
     """card | onnxruntime | card+onnxruntime"""
     reason: _builtins.str
     """why it is not on the card; empty when it is"""
+    state: _builtins.str
+    """ready | degraded | unavailable"""
+    requests: _builtins.int
+    """answered"""
+    request_ns: _builtins.int
+    """all of them together"""
+    failures: _builtins.int
+    fallbacks: _builtins.int
+    """answered by onnxruntime in the card's stead"""
+    pending: _builtins.int
+    """now: waiting or running"""
+    shadow_checks: _builtins.int
+    shadow_mismatches: _builtins.int
     def __init__(
         self,
         *,
@@ -122,10 +199,18 @@ class CardModel(_message.Message):
         policy: _builtins.str = ...,
         device: _builtins.str = ...,
         reason: _builtins.str = ...,
+        state: _builtins.str = ...,
+        requests: _builtins.int = ...,
+        request_ns: _builtins.int = ...,
+        failures: _builtins.int = ...,
+        fallbacks: _builtins.int = ...,
+        pending: _builtins.int = ...,
+        shadow_checks: _builtins.int = ...,
+        shadow_mismatches: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "name", b"name", "policy", b"policy", "reason", b"reason", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "failures", b"failures", "fallbacks", b"fallbacks", "name", b"name", "pending", b"pending", "policy", b"policy", "reason", b"reason", "request_ns", b"request_ns", "requests", b"requests", "shadow_checks", b"shadow_checks", "shadow_mismatches", b"shadow_mismatches", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -155,6 +240,26 @@ class CardStatus(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class RegistersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     STATE_FIELD_NUMBER: _builtins.int
     BUS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
@@ -162,18 +267,34 @@ class CardStatus(_message.Message):
     LOSSES_FIELD_NUMBER: _builtins.int
     RETURNS_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
+    RESETS_FIELD_NUMBER: _builtins.int
+    TAKEN_AWAY_FIELD_NUMBER: _builtins.int
+    ISA_FIELD_NUMBER: _builtins.int
+    REGISTERS_FIELD_NUMBER: _builtins.int
+    CLOCK_NS_FIELD_NUMBER: _builtins.int
     state: Global___CardState.ValueType
     bus: _builtins.str
     """as given to --card"""
     reason: _builtins.str
     losses: _builtins.int
     returns: _builtins.int
+    resets: _builtins.int
+    taken_away: _builtins.bool
+    """by Detach; the server waits for Attach"""
+    isa: _builtins.str
+    """empty where the card does not answer, as is:"""
+    clock_ns: _builtins.int
+    """of the server, for rates between two calls"""
     @_builtins.property
     def faults(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
         """fault number -> times seen since the server started"""
 
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___CardModel]: ...
+    @_builtins.property
+    def registers(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """what the card says of itself, docs/card.md"""
+
     def __init__(
         self,
         *,
@@ -184,11 +305,127 @@ class CardStatus(_message.Message):
         losses: _builtins.int = ...,
         returns: _builtins.int = ...,
         models: _abc.Iterable[Global___CardModel] | None = ...,
+        resets: _builtins.int = ...,
+        taken_away: _builtins.bool = ...,
+        isa: _builtins.str = ...,
+        registers: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        clock_ns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bus", b"bus", "faults", b"faults", "losses", b"losses", "models", b"models", "reason", b"reason", "returns", b"returns", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bus", b"bus", "clock_ns", b"clock_ns", "faults", b"faults", "isa", b"isa", "losses", b"losses", "models", b"models", "reason", b"reason", "registers", b"registers", "resets", b"resets", "returns", b"returns", "state", b"state", "taken_away", b"taken_away"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CardStatus: _TypeAlias = CardStatus  # noqa: Y015
+
+@_typing.final
+class CardLogEntry(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    AGO_NS_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    FAULT_FIELD_NUMBER: _builtins.int
+    SEVERITY_FIELD_NUMBER: _builtins.int
+    INFO_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    MEANING_FIELD_NUMBER: _builtins.int
+    REMEDY_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    ago_ns: _builtins.int
+    code: _builtins.int
+    fault: _builtins.str
+    severity: _builtins.str
+    info: _builtins.int
+    generation: _builtins.int
+    meaning: _builtins.str
+    remedy: _builtins.str
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        ago_ns: _builtins.int = ...,
+        code: _builtins.int = ...,
+        fault: _builtins.str = ...,
+        severity: _builtins.str = ...,
+        info: _builtins.int = ...,
+        generation: _builtins.int = ...,
+        meaning: _builtins.str = ...,
+        remedy: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ago_ns", b"ago_ns", "code", b"code", "fault", b"fault", "generation", b"generation", "info", b"info", "meaning", b"meaning", "remedy", b"remedy", "sequence", b"sequence", "severity", b"severity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CardLogEntry: _TypeAlias = CardLogEntry  # noqa: Y015
+
+@_typing.final
+class CardLog(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___CardLogEntry]: ...
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[Global___CardLogEntry] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CardLog: _TypeAlias = CardLog  # noqa: Y015
+
+@_typing.final
+class CardCheck(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PASSED_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    REMEDY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    passed: _builtins.bool
+    detail: _builtins.str
+    remedy: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        passed: _builtins.bool = ...,
+        detail: _builtins.str = ...,
+        remedy: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "name", b"name", "passed", b"passed", "remedy", b"remedy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CardCheck: _TypeAlias = CardCheck  # noqa: Y015
+
+@_typing.final
+class CardDiagnosis(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___CardCheck]: ...
+    def __init__(
+        self,
+        *,
+        checks: _abc.Iterable[Global___CardCheck] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CardDiagnosis: _TypeAlias = CardDiagnosis  # noqa: Y015

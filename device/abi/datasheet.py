@@ -68,19 +68,33 @@ def enum(file: str, name: str) -> str:
     )
 
 
+def extent(kind: str) -> tuple[int, int]:
+    """Bytes and alignment of a type of program.h; a structure of it has plain fields alone."""
+    if not kind.startswith("struct "):
+        return SIZES[kind], SIZES[kind]
+    body = re.search(rf"^{kind} \{{\n(.*?)^\}};", header("program.h"), re.S | re.M)
+    if body is None:
+        raise SystemExit(f"program.h has no {kind}")
+    end, most = 0, 1
+    for _, inner, size, _ in fields(body[1]):
+        align = SIZES[inner]
+        end, most = -(-end // align) * align + size, max(most, align)
+    return -(-end // most) * most, most
+
+
 def fields(body: str) -> list[tuple[str, str, int, str]]:
     """(declaration, type, bytes, comment) of each field; a comment may stand before or behind."""
     found: list[tuple[str, str, int, str]] = []
     pattern = (
         r"(?:/\*(?P<before>.*?)\*/\s*)?"
-        r"(?P<type>\w+) (?P<names>[\w, \[\]]+);[ ]*"
+        r"(?P<type>(?:struct )?\w+) (?P<names>[\w, \[\]]+);[ ]*"
         r"(?:/\* (?P<behind>.*?) \*/)?"
     )
     for match in re.finditer(pattern, body, re.S):
         comment = words(match["behind"] or match["before"] or "")
         for declared in match["names"].split(","):
             count = re.search(r"\[(\d+)\]", declared)
-            size = SIZES[match["type"]] * (int(count[1]) if count else 1)
+            size = extent(match["type"])[0] * (int(count[1]) if count else 1)
             found.append((declared.strip(), match["type"], size, comment))
     return found
 
@@ -94,13 +108,13 @@ def struct(file: str, name: str) -> str:
     offset = 0
     limits = dict(re.findall(r"^#define (TEPI_\w+)[ ]+(\d+)u$", header(file), re.M))
 
-    def extent(found: re.Match[str]) -> str:
+    def length(found: re.Match[str]) -> str:
         return f"[{int(limits[found[1]]) - int(found[2] or 0)}]"
 
-    plain = re.sub(r"\[(TEPI_\w+)(?: - (\d+))?\]", extent, body[1])
+    plain = re.sub(r"\[(TEPI_\w+)(?: - (\d+))?\]", length, body[1])
     plain = re.sub(r"union \{.*?\n    \};", "", plain, flags=re.S)
     for declared, kind, size, comment in fields(plain):
-        align = SIZES[kind]
+        align = extent(kind)[1]
         offset = -(-offset // align) * align
         rows.append((str(offset), f"`{kind}`", f"`{declared}`", comment))
         offset += size

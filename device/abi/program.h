@@ -124,6 +124,19 @@ enum tepi_instruction_code {
  * instruction quantizes, fills or convolves. A scale that is not above 0 and finite counts as 1, a
  * zero point outside 0..255 or NaN as 0; its fraction is dropped. */
 
+/* out = saturate(round_half_even(fma(a', ratio_a, fma(b', ratio_b, fixed)))) + out_offset, where
+ * a' = (float)(a - a_offset), b' likewise, fma in float32 with one rounding, and the saturation is
+ * to [0 - out_offset, 255 - out_offset]: onnxruntime's QLinearAdd on x86-64, int8 by offset 128.
+ * out and a have one extent; b's n, h, w, c are each out's or 1. Then out = table[clamp(out, lo,
+ * hi)]. */
+struct tepi_add_params {
+    float ratio_a, ratio_b, fixed;
+    int32_t a_offset, b_offset, out_offset;
+    uint32_t table;
+    uint8_t lo, hi;
+    uint8_t reserved[2];
+};
+
 /* Convolution. Output pixel (y, x) reads input pixel (y * stride_h + ky * dilation_h - pad_top, …);
  * every read must lie in the input's image and halo. Channels in group g of the output read the
  * channels of group g of the input. out = table[clamp(requantize(bias[o] + sum, m[o], zp), lo,
@@ -136,7 +149,11 @@ enum tepi_instruction_code {
  * absent addend adding nothing; table is absent, lo and hi are 0 and 255. Where b is a quantization
  * (see above) its zero point is that of the input, which is not folded into bias (TEPI_NONE:
  * zeros): the card subtracts zero_point * (sum of the channel's weights) from bias[o] modulo 2^32
- * and uses scale * m[o], rounded, for m[o]; out is F32. */
+ * and uses scale * m[o], rounded, for m[o]; out is F32.
+ *
+ * Where b is a U8 image of out's extent it is a residual: what the convolution gives, table
+ * applied, is ADD's a and b its b, or the other way round with residual_first, and `residual` makes
+ * out of them. Bytes that b has in common with out are not defined then. Without b, both are 0. */
 struct tepi_conv_params {
     uint16_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
     uint16_t pad_top, pad_left;
@@ -144,20 +161,10 @@ struct tepi_conv_params {
     uint32_t weights, bias, multiplier; /* constant offsets */
     uint32_t table;                     /* uint8[256] or TEPI_NONE */
     uint8_t lo, hi;                     /* clamp of the stored result, 0 and 255: none */
-    uint8_t reserved[2];
+    uint8_t residual_first;
+    uint8_t reserved;
     uint32_t addend; /* F32 out: constant offset, float32[out.c], or TEPI_NONE; else 0 */
-};
-
-/* out = saturate(round_half_even(fma(a', ratio_a, fma(b', ratio_b, fixed)))) + out_offset, where
- * a' = (float)(a - a_offset), b' likewise, fma in float32 with one rounding, and the saturation is
- * to [0 - out_offset, 255 - out_offset]: onnxruntime's QLinearAdd on x86-64, int8 by offset 128.
- * out and a have one extent; b's n, h, w, c are each out's or 1. Then table and clamp as CONV. */
-struct tepi_add_params {
-    float ratio_a, ratio_b, fixed;
-    int32_t a_offset, b_offset, out_offset;
-    uint32_t table;
-    uint8_t lo, hi;
-    uint8_t reserved[2];
+    struct tepi_add_params residual;
 };
 
 /* out = saturate(round_half_even((float)((a - zp_a) * (b - zp_b)) * ratio + zero)) + out_offset,

@@ -6,6 +6,7 @@ from typing import Any, overload
 
 class CType:
     cname: str
+    kind: str
     @property
     def fields(self) -> list[tuple[str, CField]]: ...
     @property

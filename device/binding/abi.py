@@ -67,7 +67,9 @@ _SCALARS = {
 }
 
 
-def _format(ctype: CType) -> str | tuple[str, tuple[int, ...]]:
+def _format(ctype: CType) -> str | tuple[str, tuple[int, ...]] | np.dtype[Any]:
+    if ctype.kind == "struct":
+        return _structure(ctype.cname.removeprefix("struct "))
     array = re.fullmatch(r"(\w+)\[(\d+)\]", ctype.cname)
     return (_SCALARS[array[1]], (int(array[2]),)) if array else _SCALARS[ctype.cname]
 

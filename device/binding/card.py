@@ -157,6 +157,11 @@ class Card:
         values["isa"] = known.get(info.isa, f"isa{info.isa}")
         return values
 
+    @property
+    def heartbeat(self) -> int:
+        """Grows while the card's firmware runs. Raises CardGone where it does not answer."""
+        return int(self.info["heartbeat"])
+
     def faults(self) -> list[FaultEntry]:
         """The card's fault log, oldest first; empty where the card does not answer."""
         log = ffi.new("struct tepi_fault_entry[]", lib.TEPI_FAULT_LOG_ENTRIES)

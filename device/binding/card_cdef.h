@@ -127,6 +127,14 @@ struct tepi_tensor {
     int32_t zero_point;
     ...;
 };
+struct tepi_add_params {
+    float ratio_a, ratio_b, fixed;
+    int32_t a_offset, b_offset, out_offset;
+    uint32_t table;
+    uint8_t lo, hi;
+    uint8_t reserved[...];
+    ...;
+};
 struct tepi_conv_params {
     uint16_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
     uint16_t pad_top, pad_left;
@@ -134,16 +142,10 @@ struct tepi_conv_params {
     uint32_t weights, bias, multiplier;
     uint32_t table;
     uint8_t lo, hi;
-    uint8_t reserved[...];
+    uint8_t residual_first;
+    uint8_t reserved;
     uint32_t addend;
-    ...;
-};
-struct tepi_add_params {
-    float ratio_a, ratio_b, fixed;
-    int32_t a_offset, b_offset, out_offset;
-    uint32_t table;
-    uint8_t lo, hi;
-    uint8_t reserved[...];
+    struct tepi_add_params residual;
     ...;
 };
 struct tepi_mul_params {

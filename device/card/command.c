@@ -20,9 +20,10 @@ static struct tepi_verdict bad_field(size_t offset)
 
 #define BAD_FIELD(field) bad_field(offsetof(struct tepi_submission, field))
 
-static struct tepi_verdict check(const struct tepi_card *card, const struct tepi_submission *entry)
+static struct tepi_verdict check(const struct tepi_function *function,
+                                 const struct tepi_submission *entry)
 {
-    if (entry->generation != atomic_load(&card->generation)) {
+    if (entry->generation != atomic_load(&function->generation)) {
         return (struct tepi_verdict){TEPI_FAULT_STALE_GENERATION, entry->generation};
     }
     if (entry->opcode > TEPI_CMD_ABORT) {
@@ -83,15 +84,15 @@ static void dispatch_load(struct tepi_card_command *command)
 
 static void dispatch_execute(struct tepi_card_command *command)
 {
-    struct tepi_card *card = command->queue->card;
-    command->program = tepi_card_program_get(card, command->entry.program);
+    struct tepi_function *function = command->queue->function;
+    command->program = tepi_card_program_get(function, command->entry.program);
     if (!command->program) {
         tepi_card_queue_complete(
             command, (struct tepi_verdict){TEPI_FAULT_NO_PROGRAM, command->entry.program});
         return;
     }
     const bool here = command->queue->lend || estimate_ns(command) < INLINE_NS;
-    struct tepi_card_unit *unit = here ? tepi_card_unit_borrow(card) : NULL;
+    struct tepi_card_unit *unit = here ? tepi_card_unit_borrow(function) : NULL;
     if (unit) {
         tepi_card_perform(command, unit);
     } else {
@@ -102,7 +103,7 @@ static void dispatch_execute(struct tepi_card_command *command)
 void tepi_card_dispatch(struct tepi_card_command *command)
 {
     struct tepi_card_queue *queue = command->queue;
-    struct tepi_verdict verdict = check(queue->card, &command->entry);
+    struct tepi_verdict verdict = check(queue->function, &command->entry);
     if (verdict.fault == TEPI_FAULT_OK) {
         switch (command->entry.opcode) {
         case TEPI_CMD_LOAD_PROGRAM:
@@ -112,7 +113,7 @@ void tepi_card_dispatch(struct tepi_card_command *command)
             dispatch_execute(command);
             return;
         case TEPI_CMD_UNLOAD:
-            verdict = tepi_card_unload(queue->card, command->entry.program);
+            verdict = tepi_card_unload(queue->function, command->entry.program);
             break;
         case TEPI_CMD_ABORT:
             command->completion.result = tepi_card_queue_abort(queue, command->entry.program);
@@ -131,7 +132,7 @@ static uint32_t saturate32(uint64_t value)
 
 void tepi_card_perform(struct tepi_card_command *command, struct tepi_card_unit *unit)
 {
-    struct tepi_card *card = command->queue->card;
+    struct tepi_function *function = command->queue->function;
     const uint64_t now = tepi_card_clock_ns();
     struct tepi_verdict verdict = {TEPI_FAULT_OK, 0};
     command->completion.queue_ns = saturate32(now - command->arrived_ns);
@@ -140,18 +141,18 @@ void tepi_card_perform(struct tepi_card_command *command, struct tepi_card_unit 
     } else if (command->deadline_ns && now >= command->deadline_ns) {
         verdict.fault = TEPI_FAULT_DEADLINE;
     } else if (command->entry.opcode == TEPI_CMD_LOAD_PROGRAM) {
-        verdict = tepi_card_load(card, &command->entry, &command->completion.result);
+        verdict = tepi_card_load(function, &command->entry, &command->completion.result);
     } else {
         verdict = tepi_card_execute(command, unit);
     }
     if (command->program) {
-        tepi_card_program_put(card, command->program);
+        tepi_card_program_put(function, command->program);
         command->program = NULL;
     }
     /* Before the completion: the host's next command then finds the unit idle, and a reset that
      * has seen the last command end finds the scratch given back. */
     if (unit) {
-        tepi_card_unit_return(card, unit);
+        tepi_card_unit_return(function->card, unit);
     }
     tepi_card_queue_complete(command, verdict);
 }

@@ -62,6 +62,14 @@ struct tepi_map_step {
                  const struct tepi_plane *plane);
 };
 
+/* ADD to what a convolution has just stored, b with the strides that the joined rows have. */
+struct tepi_residual {
+    bool present, first; /* first: b is the sum's first operand */
+    struct tepi_site b;
+    uint64_t stride_n, stride_h, stride_w;
+    struct tepi_add add;
+};
+
 /* Cut into `sides` of `channels` of the output each (the last may have more), and each of them
  * along the rows, or along the pixels of the only row. */
 struct tepi_conv_step {
@@ -78,6 +86,7 @@ struct tepi_conv_step {
     const uint32_t *weight_sums; /* NULL: known before */
     struct tepi_site quantization;
     size_t bias_at, multiplier_at;
+    struct tepi_residual residual;
 };
 
 /* Up to three loops over pixels around a call on `count` consecutive bytes. */
@@ -306,6 +315,10 @@ extern const struct tepi_operation tepi_operation_fill, tepi_operation_map, tepi
 
 /* Faults of the clamp and table that end CONV, ADD, MUL and MATMUL. */
 uint16_t tepi_check_store(const struct tepi_image *image, uint32_t table, uint8_t lo, uint8_t hi);
+/* Faults of the numbers of an addition, and its parameters made ready. */
+uint16_t tepi_check_sum(const struct tepi_image *image, const struct tepi_add_params *params);
+struct tepi_add tepi_prepare_sum(struct tepi_prepare *prepare,
+                                 const struct tepi_add_params *params);
 /* Elements of a tensor, halo not counted. */
 uint64_t tepi_elements(const struct tepi_tensor *tensor);
 

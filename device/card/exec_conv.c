@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* CONV: checks that every tap lies in image and halo, packs weights for the best kernel. */
-#include "card/exec.h"
+#include "card/exec_residual.h"
 
 /* Multiply-accumulates between two looks at abort and deadline: some 0.1 s on the slowest set. */
 #define WORK_AT_ONCE (UINT64_C(1) << 28)
@@ -14,6 +14,7 @@ enum {
     SIDES_ENOUGH = 8, /* for some threads without a cut of their rows */
     PIXEL_GRAIN = 48, /* a multiple of every kernel's tile but one, which takes twice as many */
     WIDE_ROW = 32 * PIXEL_GRAIN,
+    STRIP_BYTES = 1 << 16,
 };
 
 /* Taps of `out` windows along one axis stay in [-before, extent + after). */
@@ -39,9 +40,9 @@ static uint16_t check_results(const struct tepi_image *image, const struct tepi_
                               const struct tepi_tensor *out)
 {
     const struct tepi_conv_params *p = &in->conv;
-    const bool dynamic = in->b != TEPI_NO_TENSOR, floats = out->type == TEPI_TYPE_F32;
+    const bool floats = out->type == TEPI_TYPE_F32, dynamic = floats && in->b != TEPI_NO_TENSOR;
     const uint64_t bytes = 4 * (uint64_t)out->c;
-    if (floats ? p->table != TEPI_NONE || p->lo != 0 || p->hi != 255 : dynamic || p->addend)
+    if (floats ? p->table != TEPI_NONE || p->lo != 0 || p->hi != 255 : p->addend != 0)
         return TEPI_FAULT_PROGRAM_INSTRUCTION;
     if (dynamic && !tepi_image_quantizes(image, in->b))
         return TEPI_FAULT_PROGRAM_INSTRUCTION;
@@ -50,7 +51,8 @@ static uint16_t check_results(const struct tepi_image *image, const struct tepi_
         !tepi_image_holds(image, p->multiplier, bytes, 4) ||
         (floats && p->addend != TEPI_NONE && !tepi_image_holds(image, p->addend, bytes, 4)))
         return TEPI_FAULT_PROGRAM_CONSTANT;
-    return tepi_check_store(image, p->table, p->lo, p->hi);
+    const uint16_t fault = tepi_residual_check(image, in);
+    return fault == TEPI_FAULT_OK ? tepi_check_store(image, p->table, p->lo, p->hi) : fault;
 }
 
 static uint16_t check(const struct tepi_image *image, const struct tepi_instruction *in,
@@ -60,7 +62,7 @@ static uint16_t check(const struct tepi_image *image, const struct tepi_instruct
     const struct tepi_tensor *a = tepi_image_source(image, in->a);
     const struct tepi_tensor *out = tepi_image_any_target(image, in->out);
     if (!a || !out || !window_valid(p) || a->n != out->n || p->groups == 0 || a->c % p->groups ||
-        out->c % p->groups || p->reserved[0] || p->reserved[1] ||
+        out->c % p->groups || p->reserved ||
         !taps_inside(out->h, p->kernel_h, p->stride_h, p->dilation_h, p->pad_top, a->h, a->halo_top,
                      a->halo_bottom) ||
         !taps_inside(out->w, p->kernel_w, p->stride_w, p->dilation_w, p->pad_left, a->w,
@@ -130,21 +132,25 @@ static void set_quantization(const struct tepi_conv_step *s, struct tepi_conv *c
     conv->multiplier = multiplier;
 }
 
-static void run_cuts(const struct tepi_conv_step *s, struct tepi_conv *conv, struct tepi_range cuts)
+/* Some cuts of the sides that `conv` is, the first of them at `channel` of the output. */
+static void run_cuts(const struct tepi_conv_step *s, const struct tepi_run *run,
+                     struct tepi_conv *conv, struct tepi_range cuts, uint32_t channel)
 {
+    struct tepi_range rows = {0, 1};
+    uint32_t pixel = 0;
     if (s->grain == 0) {
-        const uint32_t rows = conv->n * conv->out_h, tile = rows_of_tile(s), tiles = tiles_of(s);
-        const uint32_t begin = bound(s, tiles, cuts.begin) * tile;
+        const uint32_t all = conv->n * conv->out_h, tile = rows_of_tile(s), tiles = tiles_of(s);
         const uint32_t end = bound(s, tiles, cuts.end) * tile;
-        s->kernel->run(conv, begin, end < rows ? end : rows);
-        return;
+        rows = (struct tepi_range){bound(s, tiles, cuts.begin) * tile, end < all ? end : all};
+    } else {
+        pixel = bound(s, conv->out_w, cuts.begin);
+        conv->input += pixel * conv->stride_w * conv->in_stride_w;
+        conv->output += pixel * conv->out_stride_w;
+        conv->out_w = bound(s, conv->out_w, cuts.end) - pixel;
     }
-    const uint32_t begin = bound(s, conv->out_w, cuts.begin);
-    const uint32_t end = bound(s, conv->out_w, cuts.end);
-    conv->input += begin * conv->stride_w * conv->in_stride_w;
-    conv->output += begin * conv->out_stride_w;
-    conv->out_w = end - begin;
-    s->kernel->run(conv, 0, 1);
+    s->kernel->run(conv, rows.begin, rows.end);
+    if (s->residual.present)
+        tepi_residual_add(&s->residual, run, conv, rows, pixel, channel);
 }
 
 /* Unit u is cut u % cuts of side u / cuts; whole sides that follow each other run as one. */
@@ -162,7 +168,8 @@ static uint16_t run(const struct tepi_step *step, const struct tepi_run *run,
         conv.scratch = scratch;
         if (s->weight_sums)
             set_quantization(s, &conv, run, side * s->channels);
-        run_cuts(s, &conv, (struct tepi_range){first, whole > 1 ? s->cuts : first + count});
+        run_cuts(s, run, &conv, (struct tepi_range){first, whole > 1 ? s->cuts : first + count},
+                 side * s->channels);
         units.begin += count;
         const uint16_t fault =
             units.begin < units.end ? tepi_run_interrupted(run->control) : TEPI_FAULT_OK;
@@ -172,14 +179,15 @@ static uint16_t run(const struct tepi_step *step, const struct tepi_run *run,
     return TEPI_FAULT_OK;
 }
 
-/* Where the next row begins just where one more pixel of this one would, on both sides, the two are
+/* Where the next row begins just where one more pixel of this one would, on all sides, the two are
  * one row, and images likewise: kernels meet fewer row ends. So it is in 1x1 convolutions of images
  * without halo. */
-static void join_rows(struct tepi_conv *conv)
+static void join_rows(struct tepi_conv *conv, const struct tepi_residual *residual)
 {
     const size_t in_step = conv->stride_w * conv->in_stride_w;
     if (conv->out_h != 1 && (conv->stride_h * conv->in_stride_h != conv->out_w * in_step ||
-                             conv->out_stride_h != conv->out_w * conv->out_stride_w))
+                             conv->out_stride_h != conv->out_w * conv->out_stride_w ||
+                             !tepi_residual_joins_rows(residual, conv)))
         return;
     if ((uint64_t)conv->out_w * conv->out_h > JOINED_MAX)
         return;
@@ -187,14 +195,15 @@ static void join_rows(struct tepi_conv *conv)
     conv->out_h = 1;
     if (conv->in_stride_n != conv->out_w * in_step ||
         conv->out_stride_n != conv->out_w * conv->out_stride_w ||
-        (uint64_t)conv->out_w * conv->n > JOINED_MAX)
+        !tepi_residual_joins_images(residual, conv) || (uint64_t)conv->out_w * conv->n > JOINED_MAX)
         return;
     conv->out_w *= conv->n;
     conv->n = 1;
 }
 
 static struct tepi_conv geometry(const struct tepi_tensor *a, const struct tepi_tensor *out,
-                                 const struct tepi_conv_params *p)
+                                 const struct tepi_conv_params *p,
+                                 const struct tepi_residual *residual)
 {
     struct tepi_conv conv = {
         .in_stride_n = a->stride_n,
@@ -217,7 +226,7 @@ static struct tepi_conv geometry(const struct tepi_tensor *a, const struct tepi_
         .group_out = out->c / p->groups,
         .floats = out->type == TEPI_TYPE_F32,
     };
-    join_rows(&conv);
+    join_rows(&conv, residual);
     return conv;
 }
 
@@ -289,13 +298,21 @@ static void prepare_dynamic(struct tepi_prepare *prepare, const struct tepi_inst
     tepi_prepare_scratch(prepare, s->multiplier_at + bytes + TEPI_KERNEL_SLACK);
 }
 
+/* What is stored before the residual is added to it stays in the first-level cache. */
+static void bound_strip(struct tepi_conv_step *s, uint64_t unit_bytes)
+{
+    const uint32_t most = unit_bytes < STRIP_BYTES ? (uint32_t)(STRIP_BYTES / unit_bytes) : 1;
+    s->units_at_once = s->units_at_once < most ? s->units_at_once : most;
+}
+
 static void prepare(struct tepi_prepare *prepare, const struct tepi_instruction *in,
                     struct tepi_step *step)
 {
     const struct tepi_conv_params *p = &in->conv;
     const struct tepi_tensor *a = &prepare->image->tensors[in->a];
     const struct tepi_tensor *out = &prepare->image->tensors[in->out];
-    struct tepi_conv conv = geometry(a, out, p);
+    const struct tepi_residual residual = tepi_residual_prepare(prepare, in);
+    struct tepi_conv conv = geometry(a, out, p, &residual);
     const struct tepi_conv_kernel *kernel = kernel_for(prepare, &conv);
     struct tepi_shelf *shelf = &prepare->shelf;
     void *packed = tepi_shelf_at(shelf, tepi_shelf_reserve(shelf, kernel->packed_bytes(&conv)));
@@ -322,8 +339,9 @@ static void prepare(struct tepi_prepare *prepare, const struct tepi_instruction 
         .kernel = kernel,
         .conv = conv,
         .out_bytes = tepi_type_bytes(out->type),
+        .residual = residual,
     };
-    if (in->b != TEPI_NO_TENSOR)
+    if (in->b != TEPI_NO_TENSOR && !residual.present)
         prepare_dynamic(prepare, in, s, scratch);
     cut_channels(s, &conv);
     cut_rows(s, &conv);
@@ -331,6 +349,8 @@ static void prepare(struct tepi_prepare *prepare, const struct tepi_instruction 
     const uint64_t work = tepi_elements(out) * p->kernel_h * p->kernel_w * conv.group_in;
     const uint64_t unit_work = work / units + 1;
     s->units_at_once = unit_work < WORK_AT_ONCE ? (uint32_t)(WORK_AT_ONCE / unit_work) : 1;
+    if (residual.present)
+        bound_strip(s, tepi_elements(out) / units + 1);
     tepi_cut_step(prepare, step, run, units, work,
                   conv.group_in == 1 ? TEPI_PACE_WINDOW : TEPI_PACE_DENSE);
 }

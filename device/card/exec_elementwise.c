@@ -8,18 +8,20 @@ static bool is_byte(int32_t value)
     return value >= 0 && value <= 255;
 }
 
-static uint16_t check_add(const struct tepi_image *image, const struct tepi_instruction *in,
-                          uint64_t *work)
+uint16_t tepi_check_sum(const struct tepi_image *image, const struct tepi_add_params *p)
 {
-    const struct tepi_add_params *p = &in->add;
-    const uint16_t fault = tepi_rows_check(image, in, true, work);
-    if (fault != TEPI_FAULT_OK)
-        return fault;
     if (!isfinite(p->ratio_a) || !isfinite(p->ratio_b) || !isfinite(p->fixed) ||
         !is_byte(p->a_offset) || !is_byte(p->b_offset) || !is_byte(p->out_offset) ||
         p->reserved[0] || p->reserved[1])
         return TEPI_FAULT_PROGRAM_INSTRUCTION;
     return tepi_check_store(image, p->table, p->lo, p->hi);
+}
+
+static uint16_t check_add(const struct tepi_image *image, const struct tepi_instruction *in,
+                          uint64_t *work)
+{
+    const uint16_t fault = tepi_rows_check(image, in, true, work);
+    return fault == TEPI_FAULT_OK ? tepi_check_sum(image, &in->add) : fault;
 }
 
 static uint16_t check_mul(const struct tepi_image *image, const struct tepi_instruction *in,
@@ -59,12 +61,9 @@ static uint16_t run_add(const struct tepi_step *step, const struct tepi_run *run
     return tepi_rows_run(step, run, units, call_add);
 }
 
-static void prepare_add(struct tepi_prepare *prepare, const struct tepi_instruction *in,
-                        struct tepi_step *step)
+struct tepi_add tepi_prepare_sum(struct tepi_prepare *prepare, const struct tepi_add_params *p)
 {
-    const struct tepi_add_params *p = &in->add;
-    tepi_rows_prepare(prepare, in, &step->elementwise, true, true);
-    step->elementwise.add = (struct tepi_add){
+    return (struct tepi_add){
         .ratio_a = p->ratio_a,
         .ratio_b = p->ratio_b,
         .fixed = p->fixed,
@@ -73,6 +72,13 @@ static void prepare_add(struct tepi_prepare *prepare, const struct tepi_instruct
         .out_offset = p->out_offset,
         .store = tepi_prepare_store(prepare, p->table, p->lo, p->hi, 0),
     };
+}
+
+static void prepare_add(struct tepi_prepare *prepare, const struct tepi_instruction *in,
+                        struct tepi_step *step)
+{
+    tepi_rows_prepare(prepare, in, &step->elementwise, true, true);
+    step->elementwise.add = tepi_prepare_sum(prepare, &in->add);
     tepi_rows_cut(prepare, step, run_add, true);
 }
 

@@ -31,6 +31,7 @@ struct port_cursor {
 
 struct execution {
     struct tepi_card *card;
+    struct tepi_function *function;
     struct tepi_card_command *command;
     struct tepi_program *program;
     uint32_t inputs, ports;
@@ -51,7 +52,7 @@ static struct tepi_verdict fault(uint16_t code, uint32_t info)
 /* One copy of the host's list: what is checked is what is used. */
 static struct tepi_verdict read_list(struct execution *run)
 {
-    struct tepi_host_port *host = &run->card->host;
+    struct tepi_host_port *host = &run->function->host;
     const struct tepi_submission *entry = &run->command->entry;
     const uint64_t bytes = (uint64_t)run->count * sizeof(struct tepi_segment);
     const struct tepi_segment *list = host->dma_acquire(host->host, entry->list_iova, bytes);
@@ -103,7 +104,7 @@ static struct tepi_verdict check_list(struct execution *run)
 
 static struct tepi_verdict acquire_pieces(struct execution *run)
 {
-    struct tepi_host_port *host = &run->card->host;
+    struct tepi_host_port *host = &run->function->host;
     for (; run->acquired < run->count; run->acquired++) {
         struct piece *piece = &run->pieces[run->acquired];
         piece->address = host->dma_acquire(host->host, piece->iova, piece->bytes);
@@ -234,7 +235,7 @@ static uint32_t saturate32(uint64_t value)
 
 static void release(struct execution *run)
 {
-    struct tepi_host_port *host = &run->card->host;
+    struct tepi_host_port *host = &run->function->host;
     for (uint32_t i = 0; i < run->acquired; i++) {
         host->dma_release(host->host, run->pieces[i].iova, run->pieces[i].bytes);
     }
@@ -253,7 +254,8 @@ struct tepi_verdict tepi_card_execute(struct tepi_card_command *command,
                                       struct tepi_card_unit *unit)
 {
     struct execution run;
-    run.card = command->queue->card;
+    run.function = command->queue->function;
+    run.card = run.function->card;
     run.command = command;
     run.program = command->program->program;
     run.inputs = tepi_program_inputs(run.program);

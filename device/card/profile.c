@@ -9,8 +9,9 @@
 struct tepi_verdict tepi_card_profile_begin(struct tepi_card_command *command,
                                             struct tepi_card_profile *profile)
 {
-    struct tepi_card *card = command->queue->card;
-    struct tepi_host_port *host = &card->host;
+    struct tepi_function *function = command->queue->function;
+    struct tepi_card *card = function->card;
+    struct tepi_host_port *host = &function->host;
     const struct tepi_submission *entry = &command->entry;
     const uint64_t count = tepi_program_instructions(command->program->program);
     if (entry->data_bytes < count * sizeof(struct tepi_profile_record)) {
@@ -35,8 +36,9 @@ struct tepi_verdict tepi_card_profile_begin(struct tepi_card_command *command,
 void tepi_card_profile_end(struct tepi_card_command *command, struct tepi_card_profile *profile,
                            bool whole)
 {
-    struct tepi_card *card = command->queue->card;
-    struct tepi_host_port *host = &card->host;
+    struct tepi_function *function = command->queue->function;
+    struct tepi_card *card = function->card;
+    struct tepi_host_port *host = &function->host;
     const struct tepi_program *program = command->program->program;
     const uint32_t count = tepi_program_instructions(program);
     unsigned char *to = profile->records;

@@ -143,7 +143,8 @@ struct tepi_profile_record tepi_program_describe(const struct tepi_program *prog
         snprintf(record.kernel, sizeof record.kernel, "%s-%s", kernel.name,
                  isa_of(program->kernels, kernel.at));
     else
-        snprintf(record.kernel, sizeof record.kernel, "%s", kernel.name);
+        snprintf(record.kernel, sizeof record.kernel, "%s%s", kernel.name,
+                 step->code == TEPI_OP_CONV && step->conv.residual.present ? "+u8-add" : "");
     return record;
 }
 

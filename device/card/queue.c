@@ -7,9 +7,10 @@
 
 #define PAGE_MASK 4095u
 
-static bool ready(const struct tepi_card *card)
+static bool ready(const struct tepi_function *function)
 {
-    return (atomic_load(&card->status) & TEPI_STATUS_READY) && atomic_load(&card->present);
+    return (atomic_load(&function->status) & TEPI_STATUS_READY) &&
+           atomic_load(&function->card->present);
 }
 
 uint64_t tepi_card_queue_read(struct tepi_card_queue *queue, uint32_t which, unsigned width)
@@ -34,11 +35,11 @@ uint64_t tepi_card_queue_read(struct tepi_card_queue *queue, uint32_t which, uns
 /* Pins the rings in host memory and makes the commands' places; under the queue's lock. */
 static bool attach(struct tepi_card_queue *queue)
 {
-    struct tepi_host_port *host = &queue->card->host;
+    struct tepi_host_port *host = &queue->function->host;
     const uint32_t entries = queue->entries_register;
     if (entries < 2 || entries > TEPI_CARD_ENTRIES_MAX || (entries & (entries - 1)) ||
         (queue->sq_base & PAGE_MASK) || (queue->cq_base & PAGE_MASK) ||
-        queue->vector_register >= TEPI_QUEUES_MAX || !queue->card->plugged) {
+        queue->vector_register >= TEPI_QUEUES_MAX || !queue->function->plugged) {
         return false;
     }
     const uint64_t sq_bytes = (uint64_t)entries * sizeof(struct tepi_submission);
@@ -78,7 +79,7 @@ free_commands:
 
 void tepi_card_queue_disable(struct tepi_card_queue *queue)
 {
-    struct tepi_host_port *host = &queue->card->host;
+    struct tepi_host_port *host = &queue->function->host;
     pthread_mutex_lock(&queue->lock);
     if (queue->commands) {
         queue->enabled = false;
@@ -109,7 +110,7 @@ static void enable(struct tepi_card_queue *queue, uint32_t value)
     const bool attached = attach(queue);
     pthread_mutex_unlock(&queue->lock);
     if (!attached) {
-        tepi_card_log(queue->card, TEPI_FAULT_QUEUE_SETUP, queue->id, queue->id, 0);
+        tepi_function_log(queue->function, TEPI_FAULT_QUEUE_SETUP, queue->id, queue->id, 0);
     }
 }
 
@@ -188,12 +189,12 @@ static bool move(uint32_t *index, uint32_t value, uint32_t room)
 
 void tepi_card_queue_doorbell(struct tepi_card_queue *queue, uint32_t which, uint32_t value)
 {
-    struct tepi_card *card = queue->card;
+    struct tepi_function *function = queue->function;
     struct tepi_card_command *first = NULL;
     bool overrun = false;
     pthread_mutex_lock(&queue->lock);
-    if (queue->enabled && ready(card) &&
-        (atomic_load(&card->control_register) & TEPI_CONTROL_ENABLE)) {
+    if (queue->enabled && ready(function) &&
+        (atomic_load(&function->control_register) & TEPI_CONTROL_ENABLE)) {
         const uint32_t waiting = queue->tail - queue->fetched;
         overrun = which == TEPI_DOORBELL_SQ_TAIL
                       ? !move(&queue->tail, value, queue->entries - waiting)
@@ -204,7 +205,7 @@ void tepi_card_queue_doorbell(struct tepi_card_queue *queue, uint32_t which, uin
     }
     pthread_mutex_unlock(&queue->lock);
     if (overrun) {
-        tepi_card_log(card, TEPI_FAULT_QUEUE_OVERRUN, queue->id, queue->id, 0);
+        tepi_function_log(function, TEPI_FAULT_QUEUE_OVERRUN, queue->id, queue->id, 0);
     }
     while (first) {
         struct tepi_card_command *command = first;
@@ -223,7 +224,7 @@ static void post(struct tepi_card_queue *queue, const struct tepi_card_command *
     const uint32_t phase = (queue->posted & queue->entries) ? 0 : 1;
     place->result = command->completion.result;
     place->info = verdict.info;
-    place->generation = atomic_load(&queue->card->generation);
+    place->generation = atomic_load(&queue->function->generation);
     place->queue_ns = command->completion.queue_ns;
     place->copy_in_ns = command->completion.copy_in_ns;
     place->compute_ns = command->completion.compute_ns;
@@ -237,14 +238,15 @@ static void post(struct tepi_card_queue *queue, const struct tepi_card_command *
 void tepi_card_queue_complete(struct tepi_card_command *command, struct tepi_verdict verdict)
 {
     struct tepi_card_queue *queue = command->queue;
-    struct tepi_card *card = queue->card;
+    struct tepi_function *function = queue->function;
     if (verdict.fault != TEPI_FAULT_OK && verdict.fault != TEPI_FAULT_ABORTED) {
-        tepi_card_log(card, verdict.fault, verdict.info, queue->id, command->entry.command_id);
+        tepi_function_log(function, verdict.fault, verdict.info, queue->id,
+                          command->entry.command_id);
     }
     pthread_mutex_lock(&queue->lock);
-    if (queue->enabled && ready(card)) {
+    if (queue->enabled && ready(function)) {
         post(queue, command, verdict);
-        card->host.interrupt(card->host.host, queue->vector);
+        function->host.interrupt(function->host.host, queue->vector);
     }
     command->in_flight = false;
     command->next = queue->free_commands;

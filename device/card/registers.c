@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* BAR0 of the software card: decoding of reads and writes, and the fault log page. */
+/* BAR0 of a function of the software card: decoding of reads and writes, and the fault log page. */
 #include "card/state.h"
 
 #include <string.h>
@@ -16,8 +16,9 @@ static const uint32_t queue_file_end = TEPI_REG_QUEUE + TEPI_QUEUES_MAX * TEPI_R
 static const uint32_t fault_log_end =
     TEPI_REG_FAULT_LOG + TEPI_FAULT_LOG_ENTRIES * (uint32_t)sizeof(struct tepi_fault_entry);
 
-static uint32_t read_control32(struct tepi_card *card, uint32_t offset)
+static uint32_t read_control32(struct tepi_function *function, uint32_t offset)
 {
+    const struct tepi_card *card = function->card;
     switch (offset) {
     case TEPI_REG_MAGIC:
         return TEPI_MAGIC;
@@ -33,23 +34,23 @@ static uint32_t read_control32(struct tepi_card *card, uint32_t offset)
     case TEPI_REG_CAP_WORKERS:
         return card->config.workers;
     case TEPI_REG_CONTROL:
-        return atomic_load(&card->control_register);
+        return atomic_load(&function->control_register);
     case TEPI_REG_STATUS:
-        return atomic_load(&card->status);
+        return atomic_load(&function->status);
     case TEPI_REG_GENERATION:
-        return atomic_load(&card->generation);
+        return atomic_load(&function->generation);
     case TEPI_REG_FAULT_CODE:
-        return atomic_load(&card->fault_code);
+        return atomic_load(&function->fault_code);
     case TEPI_REG_FAULT_INFO:
-        return atomic_load(&card->fault_info);
+        return atomic_load(&function->fault_info);
     case TEPI_REG_FAULT_COUNT:
-        return atomic_load(&card->fault_count);
+        return atomic_load(&function->fault_count);
     default:
         return 0;
     }
 }
 
-static uint64_t heartbeat(struct tepi_card *card)
+uint64_t tepi_card_heartbeat(struct tepi_card *card)
 {
     const uint64_t stopped = atomic_load(&card->heartbeat_stopped);
     return stopped ? stopped : tepi_card_clock_ns() / NS_PER_BEAT;
@@ -65,7 +66,7 @@ static uint64_t read_control64(struct tepi_card *card, uint32_t offset)
     case TEPI_REG_MEMORY_FREE:
         return tepi_memory_free(&card->memory);
     case TEPI_REG_HEARTBEAT:
-        return heartbeat(card);
+        return tepi_card_heartbeat(card);
     case TEPI_REG_CLOCK:
         return tepi_card_clock_ns();
     default:
@@ -73,18 +74,19 @@ static uint64_t read_control64(struct tepi_card *card, uint32_t offset)
     }
 }
 
-static uint64_t read_log(struct tepi_card *card, uint32_t at, unsigned width)
+static uint64_t read_log(struct tepi_function *function, uint32_t at, unsigned width)
 {
     uint64_t value = 0;
-    pthread_mutex_lock(&card->log_lock);
-    memcpy(&value, (const unsigned char *)card->log + at, width);
-    pthread_mutex_unlock(&card->log_lock);
+    pthread_mutex_lock(&function->log_lock);
+    memcpy(&value, (const unsigned char *)function->log + at, width);
+    pthread_mutex_unlock(&function->log_lock);
     return value;
 }
 
-uint64_t tepi_card_read(void *device, uint32_t offset, unsigned width)
+uint64_t tepi_function_read(void *device, uint32_t offset, unsigned width)
 {
-    struct tepi_card *card = device;
+    struct tepi_function *function = device;
+    struct tepi_card *card = function->card;
     if (!atomic_load(&card->present)) {
         return width == 8 ? UINT64_MAX : UINT32_MAX;
     }
@@ -92,54 +94,55 @@ uint64_t tepi_card_read(void *device, uint32_t offset, unsigned width)
         return 0;
     }
     if (offset < TEPI_REG_QUEUE) {
-        return width == 4 ? read_control32(card, offset) : read_control64(card, offset);
+        return width == 4 ? read_control32(function, offset) : read_control64(card, offset);
     }
     if (offset < queue_file_end) {
         const uint32_t at = offset - TEPI_REG_QUEUE;
         const uint32_t id = at / TEPI_REG_QUEUE_STRIDE;
         return id >= card->config.queues
                    ? 0
-                   : tepi_card_queue_read(&card->queues[id], at % TEPI_REG_QUEUE_STRIDE, width);
+                   : tepi_card_queue_read(&function->queues[id], at % TEPI_REG_QUEUE_STRIDE, width);
     }
     if (offset >= TEPI_REG_FAULT_LOG && offset < fault_log_end) {
-        return read_log(card, offset - TEPI_REG_FAULT_LOG, width);
+        return read_log(function, offset - TEPI_REG_FAULT_LOG, width);
     }
     return 0;
 }
 
 /* Registers that change what the card is; under `control`, where the card may have been detached
  * since the caller looked. */
-static void write_control(struct tepi_card *card, uint32_t offset, uint32_t value)
+static void write_control(struct tepi_function *function, uint32_t offset, uint32_t value)
 {
-    pthread_mutex_lock(&card->control);
-    if (!atomic_load(&card->present)) {
+    pthread_mutex_lock(&function->control);
+    if (!atomic_load(&function->card->present)) {
         goto out;
     }
     if (offset == TEPI_REG_CONTROL) {
-        atomic_store(&card->control_register, value & TEPI_CONTROL_ENABLE);
+        atomic_store(&function->control_register, value & TEPI_CONTROL_ENABLE);
     } else if (offset == TEPI_REG_RESET && value == TEPI_RESET_KEY) {
-        tepi_card_reset_locked(card);
+        tepi_function_reset_locked(function);
     }
 out:
-    pthread_mutex_unlock(&card->control);
+    pthread_mutex_unlock(&function->control);
 }
 
-static void write_queue(struct tepi_card *card, uint32_t at, unsigned width, uint64_t value)
+static void write_queue(struct tepi_function *function, uint32_t at, unsigned width, uint64_t value)
 {
     const uint32_t id = at / TEPI_REG_QUEUE_STRIDE;
-    if (id >= card->config.queues) {
+    if (id >= function->card->config.queues) {
         return;
     }
-    pthread_mutex_lock(&card->control);
-    if (atomic_load(&card->present)) {
-        tepi_card_queue_write(&card->queues[id], at % TEPI_REG_QUEUE_STRIDE, width, value);
+    pthread_mutex_lock(&function->control);
+    if (atomic_load(&function->card->present)) {
+        tepi_card_queue_write(&function->queues[id], at % TEPI_REG_QUEUE_STRIDE, width, value);
     }
-    pthread_mutex_unlock(&card->control);
+    pthread_mutex_unlock(&function->control);
 }
 
-void tepi_card_write(void *device, uint32_t offset, unsigned width, uint64_t value)
+void tepi_function_write(void *device, uint32_t offset, unsigned width, uint64_t value)
 {
-    struct tepi_card *card = device;
+    struct tepi_function *function = device;
+    struct tepi_card *card = function->card;
     if (!atomic_load(&card->present) || (width != 4 && width != 8) || offset % width) {
         return;
     }
@@ -147,33 +150,33 @@ void tepi_card_write(void *device, uint32_t offset, unsigned width, uint64_t val
         const uint32_t at = offset - TEPI_REG_DOORBELL;
         const uint32_t id = at / TEPI_REG_DOORBELL_STRIDE;
         if (id < card->config.queues) {
-            tepi_card_queue_doorbell(&card->queues[id], at % TEPI_REG_DOORBELL_STRIDE,
+            tepi_card_queue_doorbell(&function->queues[id], at % TEPI_REG_DOORBELL_STRIDE,
                                      (uint32_t)value);
         }
     } else if (offset >= TEPI_REG_QUEUE && offset < queue_file_end) {
-        write_queue(card, offset - TEPI_REG_QUEUE, width, value);
+        write_queue(function, offset - TEPI_REG_QUEUE, width, value);
     } else if (offset < TEPI_REG_QUEUE && width == 4) {
-        write_control(card, offset, (uint32_t)value);
+        write_control(function, offset, (uint32_t)value);
     }
 }
 
-void tepi_card_log(struct tepi_card *card, uint32_t fault, uint32_t info, uint32_t queue,
-                   uint16_t command_id)
+void tepi_function_log(struct tepi_function *function, uint32_t fault, uint32_t info,
+                       uint32_t queue, uint16_t command_id)
 {
-    pthread_mutex_lock(&card->log_lock);
-    const uint32_t count = atomic_load(&card->fault_count);
-    card->log[count % TEPI_FAULT_LOG_ENTRIES] = (struct tepi_fault_entry){
+    pthread_mutex_lock(&function->log_lock);
+    const uint32_t count = atomic_load(&function->fault_count);
+    function->log[count % TEPI_FAULT_LOG_ENTRIES] = (struct tepi_fault_entry){
         .time_ns = tepi_card_clock_ns(),
         .code = fault,
         .info = info,
-        .generation = atomic_load(&card->generation),
+        .generation = atomic_load(&function->generation),
         .queue = (uint16_t)queue,
         .command_id = command_id,
         .sequence = count + 1,
     };
-    atomic_store(&card->fault_code, fault);
-    atomic_store(&card->fault_info, info);
+    atomic_store(&function->fault_code, fault);
+    atomic_store(&function->fault_info, info);
     /* Last: whoever reads the count finds the entry. */
-    atomic_store(&card->fault_count, count + 1);
-    pthread_mutex_unlock(&card->log_lock);
+    atomic_store(&function->fault_count, count + 1);
+    pthread_mutex_unlock(&function->log_lock);
 }

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The inside of the software card, shared by its front end's files.
+/* The inside of the software card, shared by its front end's files: the chassis that there is once,
+ * and the functions, one for each host.
  *
- * Lock order: control, a queue's lock, programs_lock, work_lock. Registers that a host
- * polls are atomics, so that they answer while a reset waits for running work. */
+ * Lock order: a card's control, a function's control, resize_lock, functions_lock, a queue's lock,
+ * programs_lock, work_lock. Whoever holds a control lock may wait for commands, so that no command
+ * takes one. Registers that a host polls are atomics: they answer while a reset waits. */
 #ifndef TEPI_CARD_STATE_H
 #define TEPI_CARD_STATE_H
 
@@ -20,6 +22,7 @@ enum {
     TEPI_CARD_ENTRIES_MAX = 4096,
     TEPI_CARD_PROGRAMS_MAX = 1024,
     TEPI_CARD_WORKERS_MAX = 256,
+    TEPI_CARD_FUNCTIONS_MAX = 64,
 };
 
 /* A program in the handle table; `refs` counts the table's own and one per command that uses it. */
@@ -45,7 +48,7 @@ struct tepi_card_command {
 };
 
 struct tepi_card_queue {
-    struct tepi_card *card;
+    struct tepi_function *function;
     uint32_t id;
     pthread_mutex_t lock;
     pthread_cond_t idle; /* outstanding reached 0 */
@@ -85,10 +88,37 @@ struct tepi_card_team {
 /* A compute unit: scratch for one item in flight. */
 struct tepi_card_unit {
     struct tepi_card_team team;
-    struct tepi_card_unit *next; /* in the list of idle units */
-    bool busy, resized;
+    struct tepi_card_unit *next;    /* in the list of idle units */
+    struct tepi_function *function; /* whose work it does; NULL: idle */
+    bool resized;
     void *scratch, *next_scratch; /* next_*: to take when it falls idle, where `resized` */
     uint64_t scratch_bytes, next_bytes;
+};
+
+/* What one host sees of the card: registers, queue pairs, programs, fault log. */
+struct tepi_function {
+    struct tepi_card *card;
+    struct tepi_function *next; /* among the card's */
+
+    pthread_mutex_t control; /* of plugging, reset and queue set-up */
+    struct tepi_host_port host;
+    bool plugged;
+    _Atomic uint32_t control_register, status, generation;
+
+    pthread_mutex_t log_lock;
+    struct tepi_fault_entry log[TEPI_FAULT_LOG_ENTRIES];
+    _Atomic uint32_t fault_code, fault_info, fault_count;
+
+    struct tepi_card_queue queues[TEPI_QUEUES_MAX];
+
+    pthread_mutex_t programs_lock;
+    struct tepi_card_program *programs[TEPI_CARD_PROGRAMS_MAX];
+    uint32_t handles; /* ever given */
+
+    /* With the card's work_lock. */
+    struct tepi_card_command *work_first, *work_last;
+    struct tepi_function *waiting_next; /* in the card's turn, while it has work */
+    uint32_t units;                     /* that do its work, those of helpers too */
 };
 
 struct tepi_card {
@@ -96,27 +126,21 @@ struct tepi_card {
     const struct tepi_kernel_set *kernels;
     struct tepi_memory memory;
 
-    pthread_mutex_t control;
-    struct tepi_host_port host;
-    bool plugged;
+    pthread_mutex_t control; /* of removal and return; of functions that come and go */
     _Atomic bool present;
-    _Atomic uint32_t control_register, status, generation;
-
-    pthread_mutex_t log_lock;
-    struct tepi_fault_entry log[TEPI_FAULT_LOG_ENTRIES];
-    _Atomic uint32_t fault_code, fault_info, fault_count;
     _Atomic uint64_t heartbeat_stopped; /* its last value while a fatal fault stands, else 0 */
 
-    struct tepi_card_queue queues[TEPI_QUEUES_MAX];
+    pthread_mutex_t functions_lock; /* nobody waits under it; changes take `control` too */
+    struct tepi_function *functions;
+    struct tepi_function *first; /* opened with the card, closed with it */
+    bool fatal;                  /* a fault stands that the next reset of any function ends */
 
-    pthread_mutex_t programs_lock, resize_lock;
-    struct tepi_card_program *programs[TEPI_CARD_PROGRAMS_MAX];
-    uint32_t handles; /* ever given */
+    pthread_mutex_t resize_lock;
     uint64_t unit_bytes;
 
     pthread_mutex_t work_lock;
     pthread_cond_t work_wanted, units_idle;
-    struct tepi_card_command *work_first, *work_last;
+    struct tepi_function *waiting_first, *waiting_last; /* with work, in the order of their turn */
     struct tepi_card_unit *idle_units;
     struct tepi_card_team *teams; /* open ones */
     uint32_t called;              /* resting workers that were woken and have not come yet */
@@ -145,13 +169,23 @@ static inline uint64_t tepi_card_clock_ns(void)
 }
 
 /* registers.c: BAR0 and the fault log. */
-uint64_t tepi_card_read(void *card, uint32_t offset, unsigned width);
-void tepi_card_write(void *card, uint32_t offset, unsigned width, uint64_t value);
-void tepi_card_log(struct tepi_card *card, uint32_t fault, uint32_t info, uint32_t queue,
-                   uint16_t command_id);
+uint64_t tepi_function_read(void *function, uint32_t offset, unsigned width);
+void tepi_function_write(void *function, uint32_t offset, unsigned width, uint64_t value);
+void tepi_function_log(struct tepi_function *function, uint32_t fault, uint32_t info,
+                       uint32_t queue, uint16_t command_id);
+uint64_t tepi_card_heartbeat(struct tepi_card *card);
 
-/* card.c: with `control` held. */
-void tepi_card_reset_locked(struct tepi_card *card);
+/* card.c */
+/* A fault of the whole card: it stands in every function until that one is reset. */
+void tepi_card_raise(struct tepi_card *card, uint32_t fault, uint32_t info);
+
+/* function.c */
+/* With its `control` held: drops its queues and programs, waiting for its own commands only. */
+void tepi_function_quiesce(struct tepi_function *function);
+/* The same and a new generation, as the card begins again for this host. */
+void tepi_function_reset_locked(struct tepi_function *function);
+/* Wakes whoever waits on the host's side, so that it looks at STATUS. */
+void tepi_function_interrupt_all(struct tepi_function *function);
 
 /* queue.c */
 uint64_t tepi_card_queue_read(struct tepi_card_queue *queue, uint32_t which, unsigned width);
@@ -187,13 +221,13 @@ struct tepi_verdict tepi_card_execute(struct tepi_card_command *command,
                                       struct tepi_card_unit *unit);
 
 /* programs.c */
-struct tepi_verdict tepi_card_load(struct tepi_card *card, const struct tepi_submission *entry,
-                                   uint32_t *handle);
-struct tepi_verdict tepi_card_unload(struct tepi_card *card, uint32_t handle);
-struct tepi_card_program *tepi_card_program_get(struct tepi_card *card, uint32_t handle);
-void tepi_card_program_put(struct tepi_card *card, struct tepi_card_program *program);
-/* Drops all programs; no command may be in flight. */
-void tepi_card_programs_clear(struct tepi_card *card);
+struct tepi_verdict tepi_card_load(struct tepi_function *function,
+                                   const struct tepi_submission *entry, uint32_t *handle);
+struct tepi_verdict tepi_card_unload(struct tepi_function *function, uint32_t handle);
+struct tepi_card_program *tepi_card_program_get(struct tepi_function *function, uint32_t handle);
+void tepi_card_program_put(struct tepi_function *function, struct tepi_card_program *program);
+/* Drops the function's programs; none of its commands may be in flight. */
+void tepi_card_programs_clear(struct tepi_function *function);
 
 /* worker.c */
 int tepi_card_workers_start(struct tepi_card *card);
@@ -202,12 +236,12 @@ void tepi_card_work_queue(struct tepi_card_command *command);
 /* Takes a command back that no worker has begun; false where one has. */
 bool tepi_card_work_withdraw(struct tepi_card_command *command);
 /* A unit for the calling thread if one is idle and no work waits, else NULL. */
-struct tepi_card_unit *tepi_card_unit_borrow(struct tepi_card *card);
+struct tepi_card_unit *tepi_card_unit_borrow(struct tepi_function *function);
 void tepi_card_unit_return(struct tepi_card *card, struct tepi_card_unit *unit);
 /* Wakes a resting worker for each idle unit. */
 void tepi_card_call_helpers(struct tepi_card *card);
-/* Waits until no unit is in use; no command may be in flight. */
-void tepi_card_units_settle(struct tepi_card *card);
+/* Waits until no unit works for the function; none of its commands may be in flight. */
+void tepi_card_units_settle(struct tepi_function *function);
 /* Gives every unit scratch of `bytes`, now or when it falls idle; false: card memory is full. */
 bool tepi_card_units_resize(struct tepi_card *card, uint64_t bytes);
 
@@ -219,6 +253,11 @@ void tepi_card_team_destroy(struct tepi_card_team *team);
 struct tepi_team *tepi_card_team_open(struct tepi_card *card, struct tepi_card_unit *unit,
                                       const struct tepi_program *program);
 void tepi_card_team_close(struct tepi_card *card, struct tepi_card_unit *unit);
+static inline struct tepi_function *tepi_card_team_function(const struct tepi_card_team *team)
+{
+    /* A team is the first thing in its unit. */
+    return ((const struct tepi_card_unit *)(const void *)team)->function;
+}
 /* The open team with the fewest helpers, or NULL; with work_lock held. */
 struct tepi_card_team *tepi_card_team_neediest(const struct tepi_card *card);
 /* Helps until there is something else to do (true), or nothing was to be done for a while. */

@@ -2,8 +2,9 @@
 /* Compute units and the worker threads that use them.
  *
  * There are as many units as workers, and a program runs only with one: so a thread that rings a
- * doorbell and computes itself takes the place of a worker, never adds to them. Work in the list
- * comes first; nobody borrows a unit past it, and workers that help another's command leave it. */
+ * doorbell and computes itself takes the place of a worker, never adds to them. Work that waits
+ * comes first, of each function in turn; nobody borrows a unit past it, and workers that help
+ * another's command leave it. */
 #include "card/state.h"
 
 #include <errno.h>
@@ -15,12 +16,13 @@
 enum { SPINS_PER_CLOCK = 64 };
 
 /* With work_lock held. */
-static struct tepi_card_unit *take_unit(struct tepi_card *card)
+static struct tepi_card_unit *take_unit(struct tepi_card *card, struct tepi_function *function)
 {
     struct tepi_card_unit *unit = card->idle_units;
     if (unit) {
         card->idle_units = unit->next;
-        unit->busy = true;
+        unit->function = function;
+        function->units++;
         atomic_fetch_sub_explicit(&card->idle_count, 1, memory_order_relaxed);
     }
     return unit;
@@ -65,11 +67,29 @@ static void spin(struct tepi_card *card, uint64_t ns)
     } while (tepi_card_clock_ns() < until);
 }
 
-/* The first command of the list, with work_lock held. */
+/* With work_lock held. */
+static void await_turn(struct tepi_card *card, struct tepi_function *function)
+{
+    function->waiting_next = NULL;
+    if (card->waiting_first) {
+        card->waiting_last->waiting_next = function;
+    } else {
+        card->waiting_first = function;
+    }
+    card->waiting_last = function;
+}
+
+/* The first command of the function whose turn it is, with work_lock held. A function with more to
+ * do goes to the end: however much one has queued, another waits for one command of each. */
 static struct tepi_card_command *take_command(struct tepi_card *card)
 {
-    struct tepi_card_command *command = card->work_first;
-    card->work_first = command->next;
+    struct tepi_function *function = card->waiting_first;
+    struct tepi_card_command *command = function->work_first;
+    card->waiting_first = function->waiting_next;
+    function->work_first = command->next;
+    if (function->work_first) {
+        await_turn(card, function);
+    }
     command->next = NULL;
     atomic_fetch_sub(&card->work_count, 1);
     return command;
@@ -82,19 +102,20 @@ static void *work(void *argument)
     pthread_mutex_lock(&card->work_lock);
     while (!atomic_load(&card->stop)) {
         struct tepi_card_team *team = tired ? NULL : tepi_card_team_neediest(card);
-        if (!card->idle_units || (!card->work_first && !team)) {
+        if (!card->idle_units || (!card->waiting_first && !team)) {
             rest(card);
             tired = false;
             continue;
         }
-        struct tepi_card_unit *unit = take_unit(card);
-        if (card->work_first) {
+        if (card->waiting_first) {
             struct tepi_card_command *command = take_command(card);
+            struct tepi_card_unit *unit = take_unit(card, command->queue->function);
             pthread_mutex_unlock(&card->work_lock);
             tepi_card_perform(command, unit);
             spin(card, SPIN_NS);
             tired = false;
         } else {
+            struct tepi_card_unit *unit = take_unit(card, tepi_card_team_function(team));
             atomic_fetch_add_explicit(&team->helpers, 1, memory_order_relaxed);
             pthread_mutex_unlock(&card->work_lock);
             tired = !tepi_card_help(team, unit);
@@ -146,37 +167,58 @@ void tepi_card_workers_stop(struct tepi_card *card)
 
 void tepi_card_work_queue(struct tepi_card_command *command)
 {
-    struct tepi_card *card = command->queue->card;
+    struct tepi_function *function = command->queue->function;
+    struct tepi_card *card = function->card;
     command->next = NULL;
     pthread_mutex_lock(&card->work_lock);
-    if (card->work_first) {
-        card->work_last->next = command;
+    if (function->work_first) {
+        function->work_last->next = command;
     } else {
-        card->work_first = command;
+        function->work_first = command;
+        await_turn(card, function);
     }
-    card->work_last = command;
+    function->work_last = command;
     atomic_fetch_add(&card->work_count, 1);
     call_worker(card);
     pthread_mutex_unlock(&card->work_lock);
 }
 
+/* Of a function without work, with work_lock held. */
+static void give_turn_up(struct tepi_card *card, struct tepi_function *function)
+{
+    struct tepi_function *before = NULL;
+    struct tepi_function **link = &card->waiting_first;
+    while (*link != function) {
+        before = *link;
+        link = &before->waiting_next;
+    }
+    *link = function->waiting_next;
+    if (card->waiting_last == function) {
+        card->waiting_last = before;
+    }
+}
+
 bool tepi_card_work_withdraw(struct tepi_card_command *command)
 {
-    struct tepi_card *card = command->queue->card;
+    struct tepi_function *function = command->queue->function;
+    struct tepi_card *card = function->card;
     bool found = false;
     pthread_mutex_lock(&card->work_lock);
     struct tepi_card_command *before = NULL;
-    for (struct tepi_card_command *at = card->work_first; at; before = at, at = at->next) {
+    for (struct tepi_card_command *at = function->work_first; at; before = at, at = at->next) {
         if (at != command) {
             continue;
         }
         if (before) {
             before->next = at->next;
         } else {
-            card->work_first = at->next;
+            function->work_first = at->next;
         }
-        if (card->work_last == at) {
-            card->work_last = before;
+        if (function->work_last == at) {
+            function->work_last = before;
+        }
+        if (!function->work_first) {
+            give_turn_up(card, function);
         }
         atomic_fetch_sub(&card->work_count, 1);
         found = true;
@@ -186,12 +228,13 @@ bool tepi_card_work_withdraw(struct tepi_card_command *command)
     return found;
 }
 
-struct tepi_card_unit *tepi_card_unit_borrow(struct tepi_card *card)
+struct tepi_card_unit *tepi_card_unit_borrow(struct tepi_function *function)
 {
+    struct tepi_card *card = function->card;
     struct tepi_card_unit *unit = NULL;
     pthread_mutex_lock(&card->work_lock);
-    if (!card->work_first) {
-        unit = take_unit(card);
+    if (!card->waiting_first) {
+        unit = take_unit(card, function);
     }
     pthread_mutex_unlock(&card->work_lock);
     return unit;
@@ -209,13 +252,14 @@ void tepi_card_unit_return(struct tepi_card *card, struct tepi_card_unit *unit)
         unit->scratch_bytes = unit->next_bytes;
         unit->resized = false;
     }
-    unit->busy = false;
-    unit->next = card->idle_units;
-    card->idle_units = unit;
-    if (atomic_fetch_add(&card->idle_count, 1) + 1 == card->config.workers) {
+    if (--unit->function->units == 0) {
         pthread_cond_broadcast(&card->units_idle);
     }
-    if (card->work_first) {
+    unit->function = NULL;
+    unit->next = card->idle_units;
+    card->idle_units = unit;
+    atomic_fetch_add(&card->idle_count, 1);
+    if (card->waiting_first) {
         call_worker(card);
     }
     pthread_mutex_unlock(&card->work_lock);
@@ -238,10 +282,11 @@ void tepi_card_call_helpers(struct tepi_card *card)
     pthread_mutex_unlock(&card->work_lock);
 }
 
-void tepi_card_units_settle(struct tepi_card *card)
+void tepi_card_units_settle(struct tepi_function *function)
 {
+    struct tepi_card *card = function->card;
     pthread_mutex_lock(&card->work_lock);
-    while (atomic_load(&card->idle_count) < card->config.workers) {
+    while (function->units) {
         pthread_cond_wait(&card->units_idle, &card->work_lock);
     }
     pthread_mutex_unlock(&card->work_lock);
@@ -250,14 +295,14 @@ void tepi_card_units_settle(struct tepi_card *card)
 /* Swaps `*block` in; *block and *bytes become what is to be given back. */
 static void swap_scratch(struct tepi_card_unit *unit, void **block, uint64_t *bytes)
 {
-    void **place = unit->busy ? &unit->next_scratch : &unit->scratch;
-    uint64_t *place_bytes = unit->busy ? &unit->next_bytes : &unit->scratch_bytes;
-    const bool holds = !unit->busy || unit->resized;
+    void **place = unit->function ? &unit->next_scratch : &unit->scratch;
+    uint64_t *place_bytes = unit->function ? &unit->next_bytes : &unit->scratch_bytes;
+    const bool holds = !unit->function || unit->resized;
     void *old = holds ? *place : NULL;
     const uint64_t old_bytes = holds ? *place_bytes : 0;
     *place = *block;
     *place_bytes = *bytes;
-    unit->resized = unit->busy;
+    unit->resized = unit->function != NULL;
     *block = old;
     *bytes = old_bytes;
 }

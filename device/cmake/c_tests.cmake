@@ -6,7 +6,7 @@ set(tests ${CMAKE_CURRENT_SOURCE_DIR}/../tests/device)
 file(GLOB_RECURSE test_sources CONFIGURE_DEPENDS ${tests}/*.c)
 set(support_sources ${test_sources})
 list(FILTER test_sources INCLUDE REGEX "/test_[^/]*\\.c$")
-list(FILTER support_sources EXCLUDE REGEX "/test_[^/]*\\.c$")
+list(FILTER support_sources EXCLUDE REGEX "/(test|guest)_[^/]*\\.c$")
 file(GLOB glue CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/binding/*.c)
 get_property(libraries GLOBAL PROPERTY TEPI_LIBRARIES)
 

@@ -146,22 +146,32 @@ def _instruction(
     record["node"] = instruction.node
     structure = abi.PARAMS[instruction.code]
     parameters = np.zeros((), structure)
-    if structure.names and "hi" in structure.names:
-        parameters["hi"] = 255
-        parameters["table"] = abi.NONE
+    _fill(parameters, _defaults(structure) | dict(instruction.parameters), constants)
     for name in {"sources", "more"} & set(structure.names or ()):
         found = [images[image] for image in getattr(instruction, name)]
         parameters[name] = NO_TENSOR
         parameters[name][: len(found)] = found
-    for name, value in instruction.parameters.items():
-        if isinstance(value, Constant):
-            parameters[name] = constants.place(value.data)
-        elif structure[name].subdtype:
-            parameters[name][: len(value)] = value
-        else:
-            parameters[name] = value
     record["bytes"][: structure.itemsize] = np.frombuffer(parameters.tobytes(), np.uint8)
     return record[()]
+
+
+def _defaults(structure: np.dtype[Any]) -> dict[str, Any]:
+    """Of what ends an instruction: no clamp, no table."""
+    return {"hi": 255, "table": abi.NONE} if "hi" in (structure.names or ()) else {}
+
+
+def _fill(record: Any, values: Mapping[str, Any], constants: _Constants) -> None:
+    """Fields of a structure; those of one inside it come as a mapping."""
+    for name, value in values.items():
+        kind = record.dtype[name]
+        if isinstance(value, Constant):
+            record[name] = constants.place(value.data)
+        elif isinstance(value, Mapping):
+            _fill(record[name], _defaults(kind) | dict(value), constants)
+        elif kind.subdtype:
+            record[name][: len(value)] = value
+        else:
+            record[name] = value
 
 
 def _check_limits(tensors: int, code: int, ports: int, arena: int, constants: int) -> None:

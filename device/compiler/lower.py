@@ -10,6 +10,7 @@ import numpy as np
 
 from device.binding.abi import NONE, PARAMS
 from device.compiler import layout
+from device.compiler.elementwise import sum_of
 from device.compiler.emit import Constant, Instruction
 from device.compiler.graph import Shape
 from device.compiler.images import (
@@ -28,8 +29,8 @@ from device.compiler.images import (
     strides_of,
 )
 from device.compiler.plan import Array
-from device.compiler.quant import Unplaced
-from device.compiler.units import Clamp, Unit
+from device.compiler.quant import Quantization, Unplaced
+from device.compiler.units import Add, Clamp, Unit, Window
 
 MAP_RANK_MAX = PARAMS["map"]["dims"].shape[0]
 
@@ -312,3 +313,29 @@ def stored(clamp: Clamp, table: Array | None) -> dict[str, Any]:
     if table is not None:
         found["table"] = Constant(table)
     return found
+
+
+def window_fields(window: Window) -> dict[str, Any]:
+    return {
+        "kernel_h": window.kernel[0],
+        "kernel_w": window.kernel[1],
+        "stride_h": window.stride[0],
+        "stride_w": window.stride[1],
+        "dilation_h": window.dilation[0],
+        "dilation_w": window.dilation[1],
+        "pad_top": window.padding[0],
+        "pad_left": window.padding[1],
+    }
+
+
+def sum_fields(work: Add, first: Quantization, second: Quantization) -> dict[str, Any]:
+    """Parameters of an addition with its operands in this order."""
+    numbers = sum_of(first, second, work.out)
+    return {
+        "ratio_a": numbers.ratio_a,
+        "ratio_b": numbers.ratio_b,
+        "fixed": numbers.fixed,
+        "a_offset": first.offset,
+        "b_offset": second.offset,
+        "out_offset": work.out.offset,
+    }

@@ -7,9 +7,8 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from device.binding import abi
 from device.compiler import units
-from device.compiler.elementwise import one_per_run, sum_of
+from device.compiler.elementwise import one_per_run
 from device.compiler.emit import Constant
 from device.compiler.graph import Shape
 from device.compiler.images import (
@@ -23,7 +22,8 @@ from device.compiler.images import (
     row_major,
 )
 from device.compiler.layout import softmax_layout
-from device.compiler.lower import Lowering, result, stored
+from device.compiler.lower import Lowering, result, stored, sum_fields, window_fields
+from device.compiler.lower_convolution import lower_convolution
 from device.compiler.lower_floats import (
     lower_dynamic_quantize,
     lower_expand,
@@ -38,62 +38,13 @@ from device.compiler.lower_products import (
 )
 from device.compiler.plan import Array
 from device.compiler.quant import Quantization
-from device.compiler.units import Unit, Window
+from device.compiler.units import Unit
 
 
-def lower_unit(unit: Unit, lowering: Lowering, table: Array | None = None) -> None:
+def lower_unit(unit: Unit, table: Array | None, lowering: Lowering) -> None:
     """`table`: applied to the stored result of a Convolution, Add, Multiply or Product."""
     lowering.node = unit.node.index
     _RULES[type(unit.work)](unit, lowering, table)
-
-
-def _window(window: Window) -> dict[str, Any]:
-    return {
-        "kernel_h": window.kernel[0],
-        "kernel_w": window.kernel[1],
-        "stride_h": window.stride[0],
-        "stride_w": window.stride[1],
-        "dilation_h": window.dilation[0],
-        "dilation_w": window.dilation[1],
-        "pad_top": window.padding[0],
-        "pad_left": window.padding[1],
-    }
-
-
-def _convolution(unit: Unit, lowering: Lowering, table: Array | None) -> None:
-    work = unit.work
-    assert isinstance(work, units.Convolution)
-    kind = Layout.ROWS if work.matrix else Layout.PIXELS
-    source = lowering.get(unit.inputs[0], kind)
-    if any(work.window.padding) and lowering.zero_of_halo(unit.inputs[0]) != work.input_zero:
-        source = _own_halo(source, work, lowering)
-    target = lowering.allocate(unit.output, kind)
-    out = target.image
-    depth = work.weights[0].size
-    stored_as: dict[str, Any] = stored(work.clamp, table)
-    if work.floats:
-        stored_as["addend"] = abi.NONE if work.addend is None else Constant(work.addend)
-    lowering.emit(
-        "conv",
-        out if work.floats else result(out, unit),
-        source.image,
-        lowering.ranges[unit.inputs[0]] if work.dynamic else None,
-        macs=out.n * out.h * out.w * out.c * depth,
-        **_window(work.window),
-        groups=work.groups,
-        weights=Constant(work.weights),
-        bias=Constant(work.bias),
-        multiplier=Constant(work.multiplier),
-        **stored_as,
-    )
-
-
-def _own_halo(source: Held, work: units.Convolution, lowering: Lowering) -> Held:
-    """A copy for a convolution whose zero point is not that of the tensor's other readers."""
-    copy = image_of(Buffer("arena", 0), source.shape, Layout.PIXELS, work.window.padding)
-    lowering.fill_halo(copy.image, work.input_zero)
-    lowering.copy(source, copy)
-    return copy
 
 
 def _add(unit: Unit, lowering: Lowering, table: Array | None) -> None:
@@ -101,18 +52,12 @@ def _add(unit: Unit, lowering: Lowering, table: Array | None) -> None:
     assert isinstance(work, units.Add)
     (a, b), swapped = _operands(unit, lowering, commutes=False)
     first, second = (work.b, work.a) if swapped else (work.a, work.b)
-    numbers = sum_of(first, second, work.out)
     lowering.emit(
         "add",
         result(_result(unit, lowering, a), unit),
         a,
         b,
-        ratio_a=numbers.ratio_a,
-        ratio_b=numbers.ratio_b,
-        fixed=numbers.fixed,
-        a_offset=first.offset,
-        b_offset=second.offset,
-        out_offset=work.out.offset,
+        **sum_fields(work, first, second),
         **stored(work.clamp, table),
     )
 
@@ -202,7 +147,7 @@ def _maxpool(unit: Unit, lowering: Lowering, table: Array | None) -> None:
     source = lowering.get(unit.inputs[0], Layout.PIXELS)
     target = lowering.allocate(unit.output, Layout.PIXELS)
     bottom, right = work.window.padding[2:]
-    window = {**_window(work.window), "pad_bottom": bottom, "pad_right": right}
+    window = {**window_fields(work.window), "pad_bottom": bottom, "pad_right": right}
     lowering.emit("maxpool", target.image, source.image, **window)
 
 
@@ -218,7 +163,7 @@ def _average_pool(unit: Unit, lowering: Lowering, table: Array | None) -> None:
         "avgpool",
         dataclasses.replace(result(target.image, unit), zero_point=zero_out),
         dataclasses.replace(source.image.quantized(work.input), zero_point=zero_in),
-        **_window(work.window),
+        **window_fields(work.window),
         pad_bottom=bottom,
         pad_right=right,
         count_include_pad=int(work.count_include_pad),
@@ -361,7 +306,7 @@ _RULES: dict[type, Rule] = {
     units.Quantize: _edge,
     units.Dequantize: _edge,
     units.Table: _table,
-    units.Convolution: _convolution,
+    units.Convolution: lower_convolution,
     units.Add: _add,
     units.Multiply: _multiply,
     units.MaxPool: _maxpool,

@@ -13,9 +13,11 @@ from device.compiler.graph import FLOAT, INT8, Graph, Shape, numpy_dtype, outer_
 from device.compiler.heads import fold_heads
 from device.compiler.images import Kind
 from device.compiler.lower import Lowering
+from device.compiler.lower_convolution import lower_residual
 from device.compiler.lower_floats import lower_group
 from device.compiler.lower_units import lower_unit
 from device.compiler.plan import Array, CardSegment, HostSegment, Port
+from device.compiler.residual import residuals
 from device.compiler.units import (
     FLOATING,
     MOVING,
@@ -63,18 +65,15 @@ def card_segment(
     for name in outputs:
         lowering.add_output(name, _kind(graph, name))
     fused = _fused_tables(segment, outputs)
+    sums = residuals(segment, outputs, fused, shapes, lowering.home)
+    absorbed = {*fused.values(), *sums.values()}
     for unit in scheduled(segment, outputs, constants, shapes):
         if isinstance(unit, Group):
             lower_group(unit, lowering)
-            continue
-        if unit in fused.values():
-            continue
-        table = fused.get(unit)
-        if table is None:
-            lower_unit(unit, lowering)
-        else:
-            assert isinstance(table.work, Table)
-            lower_unit(_ending_in(unit, table), lowering, table.work.values)
+        elif unit in sums:
+            lower_residual(_ending(unit, fused), _ending(sums[unit], fused), lowering)
+        elif unit not in absorbed:
+            lower_unit(*_ending(unit, fused), lowering)
     lowering.finish()
     return CardSegment(
         emit(lowering.instructions, lowering.inputs, lowering.outputs),
@@ -201,9 +200,14 @@ def _fused_tables(segment: Sequence[Unit], outputs: Sequence[str]) -> dict[Unit,
     return fused
 
 
-def _ending_in(unit: Unit, table: Unit) -> Unit:
+def _ending(unit: Unit, fused: Mapping[Unit, Unit]) -> tuple[Unit, Array | None]:
+    """The unit with the table that it applies as it stores."""
+    table = fused.get(unit)
+    if table is None:
+        return unit, None
+    assert isinstance(table.work, Table)
     members = (*unit.members, *table.members)
-    return dataclasses.replace(unit, members=members, output=table.output)
+    return dataclasses.replace(unit, members=members, output=table.output), table.work.values
 
 
 def host_segment(

@@ -32,6 +32,51 @@ static inline void tepi_write64(struct tepi_bus *bus, uint32_t offset, uint64_t 
     bus->ops->write64(bus, offset, value);
 }
 
+/* A mapped BAR: one access of the register's width, aligned, that is neither left out nor split.
+ * x86 keeps uncached accesses in order with all stores before and all loads behind them; Arm's are
+ * put in order with memory by a barrier that reaches past the inner domain. */
+static inline uint32_t tepi_mmio_read32(const void *place)
+{
+    const uint32_t value = *(const volatile uint32_t *)place;
+#if defined(__aarch64__)
+    __asm__ volatile("dmb oshld" ::: "memory");
+#else
+    atomic_signal_fence(memory_order_acquire);
+#endif
+    return value;
+}
+
+static inline uint64_t tepi_mmio_read64(const void *place)
+{
+    const uint64_t value = *(const volatile uint64_t *)place;
+#if defined(__aarch64__)
+    __asm__ volatile("dmb oshld" ::: "memory");
+#else
+    atomic_signal_fence(memory_order_acquire);
+#endif
+    return value;
+}
+
+static inline void tepi_mmio_write32(void *place, uint32_t value)
+{
+#if defined(__aarch64__)
+    __asm__ volatile("dmb oshst" ::: "memory");
+#else
+    atomic_signal_fence(memory_order_release);
+#endif
+    *(volatile uint32_t *)place = value;
+}
+
+static inline void tepi_mmio_write64(void *place, uint64_t value)
+{
+#if defined(__aarch64__)
+    __asm__ volatile("dmb oshst" ::: "memory");
+#else
+    atomic_signal_fence(memory_order_release);
+#endif
+    *(volatile uint64_t *)place = value;
+}
+
 static inline uint32_t tepi_doorbell_offset(uint32_t queue, uint32_t which)
 {
     return TEPI_REG_DOORBELL + queue * TEPI_REG_DOORBELL_STRIDE + which;

@@ -26,7 +26,12 @@ class SessionLike(Protocol):
     def placement(self) -> Sequence[Any]:
         """Rows with .node, .op, .where ("card" or "onnxruntime") and .reason."""
 
-    def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Array]) -> list[Array]:
+    def run(
+        self,
+        output_names: Sequence[str] | None,
+        feeds: Mapping[str, Array],
+        deadline_s: float | None = None,
+    ) -> list[Array]:
         """Outputs in the order of their names. Raises InputError and CardError."""
 
     def close(self) -> None:
@@ -39,6 +44,23 @@ class CardLike(Protocol):
     @property
     def alive(self) -> bool:
         """False from the moment that the card is off the bus."""
+
+    @property
+    def info(self) -> Mapping[str, int | str]:
+        """What the card says of itself. Raises CardGone where it does not answer."""
+
+    def faults(self) -> Sequence[Any]:
+        """The fault log: rows as device.binding.card.FaultEntry."""
+
+    def ping(self) -> None:
+        """An empty command and back. Raises CardError."""
+
+    @property
+    def heartbeat(self) -> int:
+        """Grows while the card's firmware runs. Raises CardGone where it does not answer."""
+
+    def reset(self) -> None:
+        """Reset the card; what was loaded is gone. Raises CardError."""
 
     def attach(self) -> None:
         """Bring a card that left the bus back; raises CardError where it is not there."""
@@ -72,10 +94,12 @@ class CardEngine:
         self.outputs = tuple(TensorInfo.of(o.name, o.type, o.shape) for o in session.outputs)
         self._session = session
 
-    def run(self, names: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+    def run(
+        self, names: Sequence[str], feeds: Mapping[str, Array], deadline_s: float | None = None
+    ) -> list[Array]:
         """See Engine.run; raises NotCompilable too."""
         try:
-            return self._session.run(names, feeds)
+            return self._session.run(names, feeds, deadline_s)
         except InputError as error:
             raise FeedError(str(error)) from None
         except ModelError as error:  # shapes that are new are compiled on their first run

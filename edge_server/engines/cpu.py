@@ -42,8 +42,10 @@ class OnnxRuntimeEngine:
         self.outputs = tuple(TensorInfo.of(o.name, o.type, o.shape) for o in session.get_outputs())
         self._session: ort.InferenceSession | None = session
 
-    def run(self, names: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
-        """See Engine.run."""
+    def run(
+        self, names: Sequence[str], feeds: Mapping[str, Array], deadline_s: float | None = None
+    ) -> list[Array]:
+        """See Engine.run; the processor has no deadline."""
         assert self._session is not None, "run after close"
         try:
             results: list[Array] = self._session.run(names, feeds)

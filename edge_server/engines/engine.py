@@ -55,8 +55,13 @@ class Engine(Protocol):
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
 
-    def run(self, names: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
-        """Outputs `names` in that order. Raises FeedError, EngineError or a CardError."""
+    def run(
+        self, names: Sequence[str], feeds: Mapping[str, Array], deadline_s: float | None = None
+    ) -> list[Array]:
+        """Outputs `names` in that order. A card gives up `deadline_s` seconds from now.
+
+        Raises FeedError, EngineError or a CardError.
+        """
 
     def close(self) -> None:
         """Give the memory back. Nothing runs on the engine any more."""

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,14 +114,54 @@ def test_a_lost_card_shows_in_status_metrics_and_answers(served: Served) -> None
         status: dict[str, object] = json.loads(done.stdout)
         return status
 
-    assert state("status")["state"] == "CARD_STATE_ATTACHED"
+    assert state("info")["state"] == "CARD_STATE_READY"
     assert "on card" in infer()
     before = metric(served, "nv_inference_request_success", digits)
     fallbacks = metric(served, "tepi_fallback_total", digits)
-    assert state("detach")["state"] == "CARD_STATE_DETACHED"
+    assert state("detach")["state"] == "CARD_STATE_ABSENT"
     assert "on onnxruntime" in infer()
     assert metric(served, "tepi_fallback_total", digits) == fallbacks + 1
     assert metric(served, "nv_inference_request_success", digits) == before + 1
     assert metric(served, "nv_inference_request_failure", digits) == 0
-    assert state("attach")["state"] == "CARD_STATE_ATTACHED"
+    assert state("attach")["state"] == "CARD_STATE_READY"
     assert "on card" in infer()
+
+
+def test_the_commands_of_a_technician(served: Served) -> None:
+    def card(*words: str) -> Any:
+        done = tepi("card", *words, "--json", "--address", served.grpc)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    (row,) = card("list")
+    assert row["bus"] == "inproc" and row["state"] == "ready" and row["memory"] > 0
+    info = card("info")
+    assert info["isa"] == row["isa"] and int(info["registers"]["workers"]) >= 1
+    digits = next(m for m in info["models"] if m["name"] == "digits")
+    assert digits["state"] == "ready" and digits["device"] == "card"
+    assert isinstance(card("log"), list)
+    for level in ("1", "2", "3"):
+        checks = {c["name"]: c for c in card("diag", "--level", level)}
+        assert all(c["passed"] for c in checks.values()), checks
+        assert {"state", "registers", "heartbeat", "fault log", "round trip"} <= set(checks)
+        assert ("answers of digits/1" in checks) == (level != "1")
+        assert ("reset" in checks) == (level == "3")
+    before = int(card("info")["resets"])
+    assert int(card("reset")["resets"]) == before + 1
+    done = tepi("card", "top", "--count", "1", "--interval", "0.1", "--address", served.grpc)
+    assert done.returncode == 0 and "digits/1" in done.stdout and "ready" in done.stdout
+    seen = card("top", "--count", "1", "--interval", "0.1")
+    assert seen["state"] == "ready" and seen["models"][0]["model"] == "digits/1"
+
+
+def test_a_card_that_is_away_is_told_by_exit_codes(served: Served) -> None:
+    where = ("--address", served.grpc)
+    assert tepi("card", "detach", *where).returncode == 0
+    try:
+        away = tepi("card", "info", *where)
+        assert away.returncode == 1 and "absent (the card was detached)" in away.stdout
+        checked = tepi("card", "diag", *where)
+        assert checked.returncode == 1 and "FAILED" in checked.stdout
+    finally:
+        assert tepi("card", "attach", *where).returncode == 0
+    assert tepi("card", "info", "--address", "127.0.0.1:1").returncode == 1

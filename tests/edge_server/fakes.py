@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from device.binding import FaultEntry
 from device.errors import CardError, CardGone
 from device.host import open_session
 from edge_server.app import Parts
-from edge_server.card_link import WATCH_INTERVAL
+from edge_server.card.link import WATCH_INTERVAL
 from edge_server.engines.engine import Array
 from edge_server.settings import Settings
 
 
 def gone() -> CardGone:
     """What a card says that was pulled out."""
-    return CardGone("the card left the bus", code=1, fault="GONE", remedy="put it back")
+    return CardGone("the card left the bus", code=64, fault="GONE", remedy="put it back")
 
 
 class FakeCard:
@@ -29,6 +30,41 @@ class FakeCard:
         self.absent = False
         self.closed = False
         self.attached = 0
+        self.resets = 0
+        self.reset_error: CardError | None = None
+        self.beat = 0
+        self.log: list[FaultEntry] = []
+        self.stopped = False  # the heart
+
+    @property
+    def info(self) -> dict[str, int | str]:
+        if self.absent or not self.alive:
+            raise gone()
+        return {"isa": "fake", "memory": 1 << 20, "clock_ns": 5_000, "workers": 1}
+
+    def faults(self) -> list[FaultEntry]:
+        return self.log
+
+    def ping(self) -> None:
+        if self.absent:
+            raise gone()
+
+    @property
+    def heartbeat(self) -> int:
+        if self.absent:
+            raise gone()
+        self.beat += not self.stopped
+        return self.beat
+
+    def reset(self) -> None:
+        self.resets += 1
+        if self.absent:
+            raise gone()
+        if self.reset_error is not None:
+            raise self.reset_error
+        self.alive = True
+        self.stopped = False
+        self.attached += 1
 
     def detach(self) -> None:
         self.alive = False
@@ -78,7 +114,12 @@ class FakeSession:
         self.closed = False
         bench.sessions.append(self)
 
-    def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Array]) -> list[Array]:
+    def run(
+        self,
+        output_names: Sequence[str] | None,
+        feeds: Mapping[str, Array],
+        deadline_s: float | None = None,
+    ) -> list[Array]:
         assert not self.closed, "run on a closed session"
         bench = self._bench
         with bench.lock:
@@ -93,8 +134,9 @@ class FakeSession:
                 raise bench.run_errors.pop(0)
             if not self._card.alive or self.generation != self._card.attached:
                 raise gone()
+            bench.deadlines.append(deadline_s)
             results: list[Array] = self._session.run(output_names, feeds)
-            return results
+            return [result + bench.error for result in results] if bench.error else results
         finally:
             with bench.lock:
                 bench.running -= 1
@@ -140,6 +182,8 @@ class Bench:
         self.open_error: CardError | None = None
         self.load_error: Exception | None = None
         self.run_errors: list[Exception] = []
+        self.deadlines: list[float | None] = []
+        self.error = 0.0  # added to whatever the card answers
         self.placement = [Row()]
         self.sessions: list[FakeSession] = []
         self.clock = FakeClock()

@@ -124,17 +124,19 @@ def test_infer_says_what_is_wrong(server: str, words: list[str], code: int, said
 
 
 def test_card_of_a_server_without_control(server: str) -> None:
-    done = tepi("card", "status", "--address", server)
-    assert done.returncode == 1 and b"--card-control" in done.stderr
+    for verb in ("reset", "detach", "attach"):
+        done = tepi("card", verb, "--address", server)
+        assert done.returncode == 1 and b"--card-control" in done.stderr
+    assert tepi("card", "list", "--address", server).returncode == 0
 
 
-def test_card_status_of_a_server_without_card(tmp_path: Path) -> None:
+def test_card_info_of_a_server_without_card(tmp_path: Path) -> None:
     models.put(tmp_path, "scale", models.scale(2))
     with serving(tmp_path, "--card-control") as ready:
-        done = tepi("card", "status", "--address", ready["grpc"])
+        done = tepi("card", "info", "--address", ready["grpc"])
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(b"card none: none")
-        assert b"scale/1: onnxruntime" in done.stdout
+        assert b"scale/1: ready, onnxruntime" in done.stdout
         done = tepi("card", "detach", "--address", ready["grpc"])
         assert done.returncode == 1 and b"--card none" in done.stderr
 

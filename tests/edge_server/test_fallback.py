@@ -5,11 +5,14 @@ import asyncio
 import threading
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
+from google.rpc import error_details_pb2, status_pb2
 
 from device.errors import CardError, CardFault, CardFull, CardTimeout, ModelError, ProgramRejected
-from edge_server.card_link import CardState
+from edge_server.card.link import WATCH_INTERVAL
+from edge_server.card.states import CardState
 from tests.edge_server import onnx_models as models
 from tests.edge_server.fakes import Bench, Row, gone
 from tests.edge_server.running import Caller, Refused, arrays, request, running, text, until
@@ -102,7 +105,7 @@ async def test_a_fault_in_the_middle_of_a_request_loses_nothing(
         assert refused.code == "UNAVAILABLE" and "the card says no" in refused.message
         assert await device(call, "must") == ("card", "")
         assert server.link.faults == {42: 2}
-        assert server.link.state is CardState.ATTACHED
+        assert server.link.state is CardState.READY
 
 
 @pytest.mark.parametrize("error", [gone(), fault(CardTimeout, 7)])
@@ -111,30 +114,34 @@ async def test_a_lost_card_is_left_alone_until_it_is_back(
 ) -> None:
     async with running(repository, bench.parts(), card="inproc") as (server, call):
         bench.run_errors = [error]
-        word = "card_gone" if error.code == 1 else "card_timeout"
+        bench.card.reset_error = fault(CardTimeout, 65)  # once, then it is waited for
+        word = "card_gone" if error.code == 64 else "card_timeout"
         assert await device(call) == ("onnxruntime", word)
+        await until(lambda: bench.clock.searches)
         runs = bench.runs
         for _ in range(3):
-            assert await device(call) == ("onnxruntime", word)
+            assert await device(call) == ("onnxruntime", "card_timeout")
         assert bench.runs == runs  # nobody waits for the card again
+        bench.card.reset_error = None
         assert (await call.refusal(request("must", {"x": X}))).code == "UNAVAILABLE"
         assert not (await call("ModelReady", name="must")).ready
         assert (await call("ModelReady", name="scale")).ready
         bench.clock.wake(0.05, 0.2)
-        await until(lambda: server.link.state is CardState.ATTACHED)
+        await until(lambda: server.link.state is CardState.READY)
         async with asyncio.timeout(20):
             while await device(call) != ("card", ""):
                 pass
         assert (await call("ModelReady", name="must")).ready
         assert (server.link.losses, server.link.returns) == (1, 1)
-        assert server.counters.of("scale", "1").fallbacks[word] >= 4
+        assert sum(server.counters.of("scale", "1").fallbacks.values()) >= 4
+        assert (server.link.resets, bench.card.resets) == (2, 2)
 
 
 async def test_the_search_for_a_lost_card_slows_down(repository: Path, bench: Bench) -> None:
     async with running(repository, bench.parts(), card="inproc") as (server, call):
         bench.card.absent = True
+        bench.card.alive = False
         bench.open_error = gone()
-        bench.run_errors = [gone()]
         assert await device(call) == ("onnxruntime", "card_gone")
         searches = bench.clock.searches
         await until(lambda: searches)
@@ -146,7 +153,7 @@ async def test_the_search_for_a_lost_card_slows_down(repository: Path, bench: Be
         assert searches == pytest.approx(expected)
         bench.open_error = None
         bench.clock.wake()
-        await until(lambda: server.link.state is CardState.ATTACHED)
+        await until(lambda: server.link.state is CardState.READY)
 
 
 async def test_a_card_that_is_absent_at_start_is_used_once_it_is_there(
@@ -157,7 +164,7 @@ async def test_a_card_that_is_absent_at_start_is_used_once_it_is_there(
         assert await device(call) == ("onnxruntime", "card_absent")
         bench.open_error = None
         bench.clock.wake(0.05, 0.2)
-        await until(lambda: server.link.state is CardState.ATTACHED)
+        await until(lambda: server.link.state is CardState.READY)
         async with asyncio.timeout(20):
             while await device(call) != ("card", ""):
                 pass
@@ -168,8 +175,9 @@ async def test_a_card_that_dies_unused_is_noticed(repository: Path, bench: Bench
         bench.card.alive = False
         bench.card.absent = True
         bench.open_error = gone()
-        bench.clock.wake(1.0, 1.1)
-        await until(lambda: server.link.state is CardState.LOST)
+        while server.link.state is not CardState.ABSENT:
+            bench.clock.wake(WATCH_INTERVAL, WATCH_INTERVAL + 0.1)
+            await asyncio.sleep(0)
         assert not (await call("ModelReady", name="must")).ready
 
 
@@ -187,12 +195,12 @@ async def test_detach_and_attach_under_load_lose_no_request(repository: Path, be
         clients = [asyncio.create_task(client()) for _ in range(8)]
         for _ in range(3):
             status = await call("Detach")
-            assert status.state == 4 and bench.card.alive is False
+            assert status.state == 2 and status.taken_away and bench.card.alive is False
             assert status.models[-1].device == "onnxruntime"
             await until(lambda: ("onnxruntime", "card_gone") in seen)
             seen.clear()
             status = await call("Attach")
-            assert status.state == 2
+            assert status.state == 5
             assert {m.name: m.device for m in status.models} == {
                 "must": "card",
                 "never": "onnxruntime",
@@ -214,7 +222,7 @@ async def test_detached_stays_detached_until_attach(repository: Path, bench: Ben
         await call("Detach")
         bench.clock.wake()
         assert await device(call) == ("onnxruntime", "card_gone")
-        assert server.link.state is CardState.DETACHED
+        assert server.link.state is CardState.ABSENT
         await call("Detach")  # twice is the same as once
         await call("Attach")
         assert await device(call) == ("card", "")
@@ -245,7 +253,9 @@ async def test_card_control_is_only_for_those_who_asked(repository: Path, bench:
     async with running(repository, bench.parts(), card="inproc") as (_, call):
         with pytest.raises(Refused) as refused:
             await call("Detach")
-        assert refused.value.code == "UNIMPLEMENTED"
+        assert refused.value.code == "PERMISSION_DENIED"
+        assert "--card-control" in refused.value.message
+        assert (await call("Status")).state == 5
     async with running(repository, card="none", card_control=True) as (_, call):
         assert (await call("Status")).state == 1
         with pytest.raises(Refused) as refused:
@@ -263,7 +273,7 @@ async def test_attach_that_fails_says_so(repository: Path, bench: Bench) -> None
         assert refused.value.code == "UNAVAILABLE" and "left the bus" in refused.value.message
         assert await device(call) == ("onnxruntime", "card_gone")
         bench.open_error = None
-        assert (await call("Attach")).state == 2
+        assert (await call("Attach")).state == 5
         assert await device(call) == ("card", "")
 
 
@@ -274,19 +284,19 @@ async def test_a_card_that_is_lost_again_and_again_is_sought_less_often(
         searches = bench.clock.searches
 
         async def lose_and_find() -> None:
-            before = len(searches)
-            bench.run_errors = [fault(CardTimeout, 7)]
+            returns = server.link.returns
+            bench.run_errors = [fault(CardTimeout, 65)]
             assert await device(call) == ("onnxruntime", "card_timeout")
-            await until(lambda: len(searches) > before)
-            bench.clock.wake(0.05, 0.9)
-            await until(lambda: server.repository.find("must", "").ready)
+            while server.link.returns == returns:
+                bench.clock.wake(0.05, 0.9)
+                await asyncio.sleep(0)
 
         for _ in range(3):
             await lose_and_find()
-        assert searches == pytest.approx([0.1, 0.2, 0.4])
+        assert searches == pytest.approx([0.1, 0.2])  # the first reset is made at once
         bench.clock.time += 60
         await lose_and_find()
-        assert searches[3:] == pytest.approx([0.1])
+        assert len(searches) == 2
 
 
 async def test_a_late_error_of_the_card_before_does_not_lose_the_one_now(
@@ -309,7 +319,7 @@ async def test_a_late_error_of_the_card_before_does_not_lose_the_one_now(
         await call("Attach")
         held.set()
         assert await late == ("onnxruntime", "card_gone")
-        assert server.link.state is CardState.ATTACHED
+        assert server.link.state is CardState.READY
         assert (server.link.losses, server.link.returns) == (1, 1)
         assert await device(call) == ("card", "")
 
@@ -333,3 +343,34 @@ async def test_stopping_finishes_requests_under_way(repository: Path, bench: Ben
         assert await asyncio.gather(*under_way) == [("card", "")] * 3
         await stopping
     assert bench.card.closed and all(session.closed for session in bench.sessions)
+
+
+async def test_a_refusal_for_want_of_the_card_says_when_to_try_again(
+    repository: Path, bench: Bench
+) -> None:
+    bench.card.absent = True
+    bench.open_error = gone()
+    async with running(repository, bench.parts(), card="inproc") as (_, call):
+        infer = call.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await infer(request("must", {"x": X}).SerializeToString(), timeout=10)
+        trailing = dict(refused.value.trailing_metadata() or ())
+        assert trailing["grpc-retry-pushback-ms"] == "100"
+        status = status_pb2.Status.FromString(trailing["grpc-status-details-bin"])
+        assert status.code == grpc.StatusCode.UNAVAILABLE.value[0]
+        info = error_details_pb2.RetryInfo()
+        assert status.details[0].Unpack(info)
+        assert info.retry_delay.ToMilliseconds() == 100
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await infer(request("scale", {"z": X}).SerializeToString(), timeout=10)
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "grpc-retry-pushback-ms" not in dict(refused.value.trailing_metadata() or ())
+
+
+async def test_model_states_tell_the_truth(repository: Path, bench: Bench) -> None:
+    async with running(repository, bench.parts(), card="inproc", card_control=True) as (_, call):
+        states = {m.name: m.state for m in (await call("Status")).models}
+        assert states == {"scale": "ready", "must": "ready", "never": "ready"}
+        await call("Detach")
+        states = {m.name: m.state for m in (await call("Status")).models}
+        assert states == {"scale": "degraded", "must": "unavailable", "never": "ready"}

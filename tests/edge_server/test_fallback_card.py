@@ -11,7 +11,7 @@ import pytest
 from device.binding import Card
 from device.host import open_session
 from edge_server.app import Parts, product_parts
-from edge_server.card_link import CardState
+from edge_server.card.states import CardState
 from edge_server.engines.engine import Array
 from tests.edge_server import onnx_models as models
 from tests.edge_server.running import Caller, arrays, request, running, text, until
@@ -50,7 +50,7 @@ async def test_policies_on_the_card(repository: Path, expected: Array) -> None:
         assert await device(call, "must", expected) == ("card", "")
         assert await device(call, "never", expected) == ("onnxruntime", "")
         status = await call("Status")
-        assert status.state == 2 and status.bus == "inproc"
+        assert status.state == 5 and status.bus == "inproc"
 
 
 @pytest.mark.parametrize("inline_limit_us", [0, 10_000_000], ids=["workers", "loop"])
@@ -105,7 +105,7 @@ async def test_a_card_that_breaks_comes_back_by_itself(
         async with asyncio.timeout(60):
             while await device(call, "dense", expected) != ("card", ""):
                 pass
-        assert server.link.state is CardState.ATTACHED
+        assert server.link.state is CardState.READY
         await until(lambda: server.repository.find("must", "").ready)
         assert await device(call, "must", expected) == ("card", "")
         assert server.counters.of("dense", "1").failures == {}
@@ -123,7 +123,7 @@ async def test_card_memory_full(repository: Path, expected: Array) -> None:
         assert await device(call, "dense", expected) == ("onnxruntime", "card_full")
         refused = await call.refusal(request("must", {"x": X}))
         assert refused.code == "UNAVAILABLE"
-        assert server.link.state is CardState.ATTACHED
+        assert server.link.state is CardState.READY
 
 
 async def test_a_sequence_longer_than_the_model_allows(tmp_path: Path) -> None:

@@ -59,7 +59,9 @@ async def test_counters_say_what_happened(tmp_path: Path) -> None:
         for _ in range(3):
             await call.infer(request("scale", {"x": X}))
         await call.refusal(request("scale", {"x": np.ones(3, np.float32)}))
-        bench.run_errors = [gone()]
+        bench.card.alive = False
+        bench.card.absent = True
+        bench.open_error = gone()
         await call.infer(request("scale", {"x": X}))
         seen = await samples(server)
 
@@ -83,9 +85,9 @@ async def test_counters_say_what_happened(tmp_path: Path) -> None:
             assert value(f"tepi_{phase}_seconds_bucket", le="+Inf") == 4
         bus = (("bus", "inproc"),)
         assert seen["tepi_card_losses_total", bus] == 1
-        assert seen["tepi_card_state", (*bus, ("state", "lost"))] == 1
-        assert seen["tepi_card_state", (*bus, ("state", "attached"))] == 0
-        assert seen["tepi_card_faults_total", (*bus, ("code", "1"))] == 1
+        assert seen["tepi_card_state", (*bus, ("state", "absent"))] == 1
+        assert seen["tepi_card_state", (*bus, ("state", "ready"))] == 0
+        assert seen["tepi_card_faults_total", (*bus, ("code", "64"))] >= 1
         assert 0 <= seen["nv_cpu_utilization", ()] <= 1
         assert seen["nv_cpu_memory_total_bytes", ()] > seen["nv_cpu_memory_used_bytes", ()] > 0
 

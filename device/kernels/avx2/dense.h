@@ -115,11 +115,15 @@ static inline void tepi_pack_filter(const struct tepi_conv *conv, const struct t
                                     size_t pitch, const uint32_t depth)
 {
     for (size_t tap = 0; tap < (size_t)conv->kernel_h * conv->kernel_w; tap++) {
-        const size_t first = tap / s->taps_w * s->run + tap % s->taps_w * conv->in_stride_w;
-        for (size_t c = 0; c < conv->group_in; c++, filter++) {
-            const size_t element = first + channel_in + c;
-            packed[element / depth * pitch + element % depth] = (uint8_t)*filter;
-        }
+        size_t element =
+            tap / s->taps_w * s->run + tap % s->taps_w * conv->in_stride_w + channel_in;
+        const size_t end = element + conv->group_in;
+        for (; element % depth && element < end; element++)
+            packed[element / depth * pitch + element % depth] = (uint8_t)*filter++;
+        for (; element + depth <= end; element += depth, filter += depth)
+            memcpy(packed + element / depth * pitch, filter, depth);
+        for (; element < end; element++)
+            packed[element / depth * pitch + element % depth] = (uint8_t)*filter++;
     }
 }
 

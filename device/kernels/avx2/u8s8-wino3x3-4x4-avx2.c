@@ -148,20 +148,44 @@ static struct tepi_conv group_of(const struct tepi_conv *conv, uint32_t first,
     return group;
 }
 
+/* Sums of the weights of either sign, 32 at a time: SAD adds eight bytes at once. */
 static bool sums_fit(const int8_t *canonical, size_t channels, size_t filter)
 {
-    for (size_t o = 0; o < channels; o++) {
-        int64_t positive = 0, negative = 0;
-        for (size_t i = 0; i < filter; i++, canonical++) {
-            if (*canonical > 0)
-                positive += *canonical;
-            else
-                negative -= *canonical;
+    const __m256i zero = _mm256_setzero_si256();
+    for (size_t o = 0; o < channels; o++, canonical += filter) {
+        __m256i sums[2] = {zero, zero};
+        for (size_t i = 0; i < filter; i += 32) {
+            const size_t left = filter - i < 32 ? filter - i : 32;
+            uint8_t rest[32] = {0};
+            const uint8_t *at = (const uint8_t *)canonical + i;
+            if (left < 32)
+                at = memcpy(rest, at, left);
+            const __m256i w = _mm256_loadu_si256((const __m256i *)at);
+            const __m256i positive = _mm256_max_epi8(w, zero);
+            const __m256i negative = _mm256_abs_epi8(_mm256_min_epi8(w, zero));
+            sums[0] = _mm256_add_epi64(sums[0], _mm256_sad_epu8(positive, zero));
+            sums[1] = _mm256_add_epi64(sums[1], _mm256_sad_epu8(negative, zero));
         }
-        if (positive > SUM_MAX || negative > SUM_MAX)
-            return false;
+        for (int sign = 0; sign < 2; sign++) {
+            uint64_t parts[4];
+            _mm256_storeu_si256((__m256i *)parts, sums[sign]);
+            if (parts[0] + parts[1] + parts[2] + parts[3] > SUM_MAX)
+                return false;
+        }
     }
     return true;
+}
+
+/* One filter to its lane, pairs of input channels together. */
+static void pack_filter(const int8_t *filter, size_t channels, uint8_t *lane)
+{
+    for (size_t tap = 0; tap < TAPS; tap++, lane += TAP) {
+        size_t c = 0;
+        for (; c + 1 < channels; c += 2, filter += 2)
+            memcpy(lane + c / 2 * TAPS * TAP, filter, 2);
+        if (c < channels)
+            lane[c / 2 * TAPS * TAP] = (uint8_t)*filter++;
+    }
 }
 
 static void pack(const struct tepi_conv *conv, const int8_t *canonical, void *packed)
@@ -177,12 +201,9 @@ static void pack(const struct tepi_conv *conv, const int8_t *canonical, void *pa
         header->direct = !sums_fit(from, group.group_out, filter);
         if (header->direct)
             tepi_u8s8_conv_6x16_avx2.pack(&group, from, header + 1);
-        for (size_t o = 0; !header->direct && o < group.group_out; o++) {
-            int8_t *lane = (int8_t *)(header + 1) + o / PANEL * s.panel + o % PANEL * 2;
-            for (size_t tap = 0; tap < TAPS; tap++)
-                for (size_t c = 0; c < conv->group_in; c++)
-                    lane[(c / 2 * TAPS + tap) * TAP + c % 2] = *from++;
-        }
+        for (size_t o = 0; !header->direct && o < group.group_out; o++)
+            pack_filter(from + o * filter, conv->group_in,
+                        (uint8_t *)(header + 1) + o / PANEL * s.panel + o % PANEL * 2);
         to += group_bytes(conv, &s, group.group_out);
     }
 }

@@ -91,13 +91,26 @@ void raw_start(struct raw_host *raw)
     raw_queue(raw, 1, 16, 1);
 }
 
-bool raw_open(struct raw_host *raw, const struct raw_options *options)
+static bool map_window(struct raw_host *raw)
 {
-    const struct raw_options given = options ? *options : (struct raw_options){0};
     *raw = (struct raw_host){
         .memory = mmap(NULL, RAW_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
     };
-    if (raw->memory == MAP_FAILED) {
+    return raw->memory != MAP_FAILED;
+}
+
+static void plug(struct raw_host *raw, struct tepi_device_port port)
+{
+    raw->port = port;
+    raw->host = (struct tepi_host_port){
+        .host = raw, .dma_acquire = acquire, .dma_release = release, .interrupt = interrupt};
+    raw->port.plug(raw->port.device, &raw->host);
+}
+
+bool raw_open(struct raw_host *raw, const struct raw_options *options)
+{
+    const struct raw_options given = options ? *options : (struct raw_options){0};
+    if (!map_window(raw)) {
         return false;
     }
     const struct tepi_card_config config = {
@@ -109,20 +122,36 @@ bool raw_open(struct raw_host *raw, const struct raw_options *options)
         munmap(raw->memory, RAW_BYTES);
         return false;
     }
-    raw->port = tepi_card_port(raw->card);
-    raw->host = (struct tepi_host_port){
-        .host = raw, .dma_acquire = acquire, .dma_release = release, .interrupt = interrupt};
-    raw->port.plug(raw->port.device, &raw->host);
+    plug(raw, tepi_card_port(raw->card));
     if (!given.plugged_only) {
         raw_start(raw);
     }
     return true;
 }
 
+bool raw_join(struct raw_host *raw, struct tepi_card *card)
+{
+    if (!map_window(raw)) {
+        return false;
+    }
+    raw->card = card;
+    if (tepi_function_open(card, &raw->function)) {
+        munmap(raw->memory, RAW_BYTES);
+        return false;
+    }
+    plug(raw, tepi_function_port(raw->function));
+    raw_start(raw);
+    return true;
+}
+
 void raw_close(struct raw_host *raw)
 {
-    raw->port.plug(raw->port.device, NULL);
-    tepi_card_destroy(raw->card);
+    if (raw->function) {
+        tepi_function_close(raw->function);
+    } else {
+        raw->port.plug(raw->port.device, NULL);
+        tepi_card_destroy(raw->card);
+    }
     munmap(raw->memory, RAW_BYTES);
 }
 

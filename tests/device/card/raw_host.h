@@ -17,6 +17,7 @@ enum { RAW_QUEUES = 4, RAW_RINGS_BYTES = 1 << 19 /* of the window, taken by the 
 
 struct raw_host {
     struct tepi_card *card;
+    struct tepi_function *function; /* NULL: the card's first, and the card is this host's own */
     struct tepi_device_port port;
     struct tepi_host_port host;
     unsigned char *memory;
@@ -34,6 +35,8 @@ struct raw_options {
 
 /* A plugged, enabled card with queues 0 (lends) and 1 (does not), 16 entries each. */
 bool raw_open(struct raw_host *raw, const struct raw_options *options);
+/* The same for a function of its own on the card of another host, which closes last. */
+bool raw_join(struct raw_host *raw, struct tepi_card *card);
 void raw_close(struct raw_host *raw);
 
 uint32_t raw_read32(struct raw_host *raw, uint32_t offset);

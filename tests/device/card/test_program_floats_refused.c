@@ -161,8 +161,8 @@ CHECK_CASE(conv_to_floats)
     CONSTANT(FLOATS_CONV, conv.bias = TEPI_NONE - 1);
     CONSTANT(FLOATS_CONV, conv.multiplier = TEPI_NONE);
     CONSTANT(FLOATS_CONV, b = TEPI_NO_TENSOR); /* then a bias is wanted */
-    INSTRUCTION(FLOATS_CONV, conv.reserved[0] = 1);
-    INSTRUCTION(FLOATS_CONV, bytes[44] = 1);
+    INSTRUCTION(FLOATS_CONV, conv.reserved = 1);
+    INSTRUCTION(FLOATS_CONV, bytes[76] = 1);
     VALID(i[FLOATS_CONV].conv.addend = TEPI_NONE);
     VALID(i[FLOATS_CONV].conv.groups = 8);
     VALID(i[FLOATS_CONV].conv.bias = i[FLOATS_CONV].conv.multiplier);

@@ -255,7 +255,7 @@ class Program:
         weights = self._constant(p.weights, "i1", size).reshape(out.c, taps_count, depth)
         bias = self._constant(p.bias, "<i4", out.c).astype(np.int64)
         multiplier = self._constant(p.multiplier, "<f4", out.c)
-        if b is not None:
+        if b is not None and b.type == 2:
             scale, zero = self._scale_of(b)
             bias = bias - zero * weights.astype(np.int64).sum(axis=(1, 2))
             multiplier = F32(scale) * multiplier
@@ -278,6 +278,9 @@ class Program:
             self._put(out, values + self._constant(p.addend, "<f4", out.c) if added else values)
             return
         self.view(out)[...] = self._stored(p, requantize(whole, multiplier, out.zero_point))
+        if b is not None:
+            operands = (b, out) if p.residual_first else (out, b)
+            self._add(p.residual, *operands, out)
 
     def _add(self, p: Any, a: Any, b: Any, out: Any) -> None:
         left, right = self.view(a).astype(np.int32), self.view(b).astype(np.int32)

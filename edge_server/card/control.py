@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""tepi.v1.CardControl: look at a running server's card, test it, take it away and bring it back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from device.errors import CardError
+from edge_server.card.diagnosis import diagnose
+from edge_server.card.link import CardLink
+from edge_server.card.states import CardState
+from edge_server.repository import Repository
+from edge_server.served import ServedVersion
+from edge_server.status import forbidden, invalid, unavailable
+from wire import tepi_card_pb2 as pb
+
+_STATES = {state: pb.CardState.Value(f"CARD_STATE_{state.name}") for state in CardState}
+
+
+class CardControl:
+    """The methods' implementations; see edge_server.rpc for what calls them."""
+
+    def __init__(self, link: CardLink, repository: Repository, may_change: bool) -> None:
+        self._link = link
+        self._repository = repository
+        self._may_change = may_change
+
+    async def Status(self, _request: pb.CardStatusRequest) -> pb.CardStatus:
+        """State, faults and where each model runs."""
+        return await self._status()
+
+    async def Log(self, _request: pb.CardLogRequest) -> pb.CardLog:
+        """UNAVAILABLE where the card does not answer."""
+        from device.binding.faults import FAULTS
+
+        card = self._link.handle
+        try:
+            if card is None:
+                raise unavailable(self._link.absent.detail)
+            now = int((await asyncio.to_thread(lambda: card.info))["clock_ns"])
+            entries = await asyncio.to_thread(card.faults)
+        except CardError as error:
+            raise unavailable(f"the card's log cannot be read: {error}") from None
+        log = pb.CardLog()
+        for entry in entries:
+            fault = FAULTS.get(entry.code)
+            log.entries.add(
+                sequence=entry.sequence,
+                ago_ns=max(0, now - entry.time_ns),
+                code=entry.code,
+                fault=entry.fault,
+                severity=fault.severity if fault else "",
+                info=entry.info,
+                generation=entry.generation,
+                meaning=fault.meaning if fault else "",
+                remedy=fault.remedy if fault else "",
+            )
+        return log
+
+    async def Diagnose(self, request: pb.CardDiagnoseRequest) -> pb.CardDiagnosis:
+        """Every check with what it found."""
+        if request.level > 3:
+            raise invalid(f"level {request.level}: expected 1 to 3")
+        self._require_card(change=request.level == 3)
+        checks = await diagnose(self._link, self._repository.all_served(), request.level or 1)
+        return pb.CardDiagnosis(
+            checks=[
+                pb.CardCheck(name=c.name, passed=c.passed, detail=c.detail, remedy=c.remedy)
+                for c in checks
+            ]
+        )
+
+    async def Detach(self, _request: pb.CardDetachRequest) -> pb.CardStatus:
+        """Surprise removal; without a card UNAVAILABLE."""
+        self._require_card(change=True)
+        await self._link.detach()
+        return await self._status()
+
+    async def Attach(self, _request: pb.CardAttachRequest) -> pb.CardStatus:
+        """Answers when the models are on the card again; UNAVAILABLE where it stays away."""
+        self._require_card(change=True)
+        try:
+            await self._link.attach()
+        except CardError as error:
+            raise unavailable(f"the card cannot be attached: {error} {error.remedy}") from None
+        return await self._status()
+
+    async def Reset(self, _request: pb.CardResetRequest) -> pb.CardStatus:
+        """Answers when the card has passed its probation; UNAVAILABLE where it has not."""
+        self._require_card(change=True)
+        try:
+            await self._link.reset()
+        except CardError as error:
+            raise unavailable(f"the card is not back: {error} {error.remedy}") from None
+        return await self._status()
+
+    def _require_card(self, change: bool) -> None:
+        if change and not self._may_change:
+            raise forbidden("the server was started without --card-control")
+        if self._link.state is CardState.NONE:
+            raise unavailable(self._link.absent.detail)
+
+    async def _status(self) -> pb.CardStatus:
+        link, card = self._link, self._link.handle
+        status = pb.CardStatus(
+            state=_STATES[link.state],
+            bus=link.bus,
+            reason="" if link.state is CardState.READY else link.absent.detail,
+            faults=link.faults,
+            losses=link.losses,
+            returns=link.returns,
+            resets=link.resets,
+            taken_away=link.taken_away,
+            models=[_model(served) for served in self._repository.all_served()],
+            clock_ns=time.monotonic_ns(),
+        )
+        try:
+            registers = await asyncio.to_thread(lambda: card.info) if card is not None else {}
+        except CardError:
+            registers = {}
+        status.isa = str(registers.get("isa", ""))
+        for name, value in registers.items():
+            if isinstance(value, int):
+                status.registers[name] = value & ((1 << 63) - 1)
+        return status
+
+
+def _model(served: ServedVersion) -> pb.CardModel:
+    counters, route = served.counters, served.route
+    counters.settle()
+    return pb.CardModel(
+        name=served.name,
+        version=served.version,
+        policy=served.policy,
+        device=route.slot.engine.device if route.slot else "",
+        reason=route.detail,
+        state=served.state,
+        requests=counters.success.count,
+        request_ns=counters.success.ns,
+        failures=sum(counters.failures.values()),
+        fallbacks=sum(counters.fallbacks.values()),
+        pending=counters.pending,
+        shadow_checks=counters.shadow_checks,
+        shadow_mismatches=counters.shadow_mismatches,
+    )

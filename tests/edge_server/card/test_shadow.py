@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The card's answers checked by onnxruntime behind the client's back, and deadlines of its runs."""
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from device.errors import CardTimeout
+from edge_server.card.states import CardState
+from edge_server.inference import Limits
+from tests.edge_server import onnx_models as models
+from tests.edge_server.fakes import Bench
+from tests.edge_server.running import arrays, request, running, text, until
+
+X = np.array([1, 2], np.float32)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    models.put(tmp_path / "models", "scale", models.scale(2))
+    return tmp_path / "models"
+
+
+async def test_right_answers_are_counted_and_change_nothing(repository: Path) -> None:
+    bench = Bench()
+    async with running(repository, bench.parts(), card="inproc", shadow_share=1.0) as (
+        server,
+        call,
+    ):
+        counters = server.counters.of("scale", "1")
+        for n in range(1, 4):
+            response = await call.infer(request("scale", {"x": X}))
+            assert text(response, "tepi_device") == "card"
+            await until(lambda n=n: counters.shadow_checks == n)  # type: ignore[misc]
+        assert counters.shadow_mismatches == 0
+        assert server.link.state is CardState.READY
+
+
+async def test_a_share_is_a_share(repository: Path) -> None:
+    bench = Bench()
+    async with running(repository, bench.parts(), card="inproc", shadow_share=0.25) as (
+        server,
+        call,
+    ):
+        counters = server.counters.of("scale", "1")
+        for n in range(1, 13):
+            await call.infer(request("scale", {"x": X}))
+            await until(lambda n=n: counters.shadow_checks == n // 4)  # type: ignore[misc]
+
+
+async def test_wrong_answers_are_kept_and_end_the_trust(repository: Path, tmp_path: Path) -> None:
+    bench = Bench()
+    samples = tmp_path / "samples"
+    async with running(
+        repository,
+        bench.parts(),
+        card="inproc",
+        shadow_share=1.0,
+        shadow_limit=2,
+        shadow_samples=samples,
+    ) as (server, call):
+        counters = server.counters.of("scale", "1")
+        bench.error = 4.0  # from now on the card computes wrongly
+        for n in (1, 2):
+            await call.infer(request("scale", {"x": X}))
+            await until(lambda n=n: counters.shadow_checks == n)  # type: ignore[misc]
+        assert server.link.state.value != "ready"
+        assert counters.shadow_mismatches == 2
+        response = await call.infer(request("scale", {"x": X}))
+        assert text(response, "tepi_device") == "onnxruntime"
+        assert text(response, "tepi_fallback_reason") == "card_mismatch"
+        assert np.array_equal(arrays(response)["y"], 2 * X)
+        await until(lambda: server.link.resets >= 1 and "shadow" in server.link.absent.detail)
+        bench.error = 0.0
+        while server.link.state is not CardState.READY:
+            bench.clock.wake()
+            await asyncio.sleep(0)
+        response = await call.infer(request("scale", {"x": X}))
+        assert text(response, "tepi_device") == "card"
+    kept = sorted(samples.iterdir())
+    assert [path.name for path in kept] == ["scale-1-0.npz", "scale-1-1.npz"]
+    sample = np.load(kept[0])
+    assert np.array_equal(sample["input.x"], X)
+    assert np.array_equal(sample["onnxruntime.y"], 2 * X)
+    assert np.array_equal(sample["card.y"], 2 * X + 4)
+
+
+async def test_a_request_answered_meanwhile_is_run_again_in_probation(repository: Path) -> None:
+    bench = Bench()
+    async with running(repository, bench.parts(), card="inproc") as (server, call):
+        bench.card.reset_error = bench.open_error = None
+        bench.run_errors = [CardTimeout("late", code=65, fault="TIMEOUT")]
+        bench.card.reset_error = CardTimeout("no", code=65, fault="TIMEOUT")
+        response = await call.infer(request("scale", {"x": X}))
+        assert text(response, "tepi_fallback_reason") == "card_timeout"
+        runs = bench.runs
+        await call.infer(request("scale", {"x": 3 * X}))
+        bench.card.reset_error = None
+        while server.link.state is not CardState.READY:
+            bench.clock.wake()
+            await asyncio.sleep(0)
+        made = 3  # zeros and two random ones
+        warm = 5
+        assert bench.runs - runs >= made + warm + 1
+
+
+async def test_runs_have_deadlines_of_their_size_and_the_clients_patience(
+    repository: Path,
+) -> None:
+    bench = Bench()
+    async with running(
+        repository, bench.parts(), card="inproc", card_deadline_ms=250, inline_limit_us=0
+    ) as (_, call):
+        bench.deadlines.clear()
+        await call.infer(request("scale", {"x": X}))
+        assert bench.deadlines == [pytest.approx(0.25)]
+
+
+def test_limits() -> None:
+    limits = Limits(inline_ns=200_000, least_s=0.25)
+    assert limits.elsewhere(None, None) == 30
+    assert limits.elsewhere(1_000_000, None) == 0.25
+    assert limits.elsewhere(100_000_000, None) == 2
+    assert limits.elsewhere(10_000_000_000, None) == 30
+    assert limits.elsewhere(100_000_000, 1.0) == 0.5
+    assert limits.elsewhere(None, 0.0) == 1e-3
+    assert limits.on_loop(100_000, None) == 0.01
+    assert limits.on_loop(100_000, 0.01) == 0.005
