@@ -9,7 +9,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#define TEPI_VFIO_USER_READ_NS  2000000000ull
+#define TEPI_VFIO_USER_READ_NS  1000000000ull
 /* Of what may have to wait for the card's work in progress: writes, unmapping, reset. */
 #define TEPI_VFIO_USER_WRITE_NS 10000000000ull
 
