@@ -37,6 +37,13 @@ address in use.
 """
 
 
+def _card_name(_context: click.Context, _option: click.Parameter, name: str) -> str:
+    bus, _, where = name.partition(":")
+    if name in ("inproc", "none") or (bus == "vfio" and where):
+        return name
+    raise click.BadParameter(f"{name!r} is none of inproc, vfio:ADDRESS, none")
+
+
 @click.command(epilog=_EXAMPLES)
 @click.option(
     "--model-repository",
@@ -59,10 +66,12 @@ address in use.
 @click.option(
     "--card",
     "card_bus",
-    type=click.Choice(["inproc", "none"]),
+    callback=_card_name,
     default="inproc",
     show_default=True,
-    help="The accelerator card: the software card, or no card at all.",
+    metavar="NAME",
+    help="The accelerator card: inproc, the software card; vfio:ADDRESS, a PCIe card bound to "
+    "vfio-pci; none at all.",
 )
 @click.option(
     "--isa",

@@ -14,6 +14,7 @@ from device.binding.abi import Isa
 from device.binding.completions import Completions
 from device.binding.faults import CODES, FAULTS, card_error, outcome
 from device.binding.program import Program
+from device.binding.vfio import open_vfio
 
 if TYPE_CHECKING:
     from device.binding._card import CData
@@ -68,11 +69,17 @@ class Card:
         """Open a card. `kind` "inproc": a software card in this process with `threads` compute
         workers and `memory` bytes, on exactly the instruction set `isa` ("auto": the best here).
 
+        "vfio:ADDRESS": the PCIe card at that address, bound to vfio-pci; `threads`, `memory` and
+        `isa` are its own.
+
         Raises ValueError for an argument that is not possible here, CardGone where the card does
         not answer.
         """
+        bus, _, where = kind.partition(":")
+        if bus == "vfio" and where:
+            return cls(open_vfio(where))
         if kind != "inproc":
-            raise ValueError(f"unknown kind of card {kind!r}; the kinds are: inproc")
+            raise ValueError(f"unknown kind of card {kind!r}; the kinds are: inproc, vfio:ADDRESS")
         if not 1 <= threads <= _WORKERS_MAX:
             raise ValueError(f"threads must be 1 to {_WORKERS_MAX}, got {threads}")
         if memory <= 0:
@@ -194,7 +201,7 @@ class Card:
             raise outcome("resetting the card", result, failure)
 
     def detach(self) -> None:
-        """Take the software card off its bus, as by surprise removal. Runs raise CardGone."""
+        """Take the card off its bus, as by surprise removal. Runs raise CardGone."""
         lib.tepi_slot_detach(self._open_handle())
 
     def attach(self) -> None:
@@ -212,7 +219,8 @@ class Card:
         fatal = {f.name: f.code for f in FAULTS.values() if f.severity == "FATAL"}
         if fault not in fatal:
             raise ValueError(f"cannot inject {fault!r}; one of {', '.join(fatal)}")
-        lib.tepi_slot_inject(self._open_handle(), fatal[fault], info)
+        if lib.tepi_slot_inject(self._open_handle(), fatal[fault], info):
+            raise ValueError("faults are injected into a software card of this process alone")
 
     def _gone(self, what: str) -> Exception:
         gone = next(f for f in FAULTS.values() if f.name == "GONE")

@@ -314,12 +314,19 @@ struct tepi_ended {
 
 int tepi_slot_open(uint32_t workers, uint64_t memory_bytes, uint32_t isa,
                    struct tepi_slot_card **card, struct tepi_failure *failure);
+struct tepi_bus_reason {
+    char what[...];
+    char remedy[...];
+    ...;
+};
+int tepi_slot_vfio(const char *address, struct tepi_slot_card **card,
+                   struct tepi_bus_reason *reason, struct tepi_failure *failure);
 void tepi_slot_shut(struct tepi_slot_card *card);
 void tepi_slot_release(struct tepi_slot_card *card);
 void tepi_slot_detach(struct tepi_slot_card *card);
 int tepi_slot_attach(struct tepi_slot_card *card, struct tepi_failure *failure);
 int tepi_slot_reset(struct tepi_slot_card *card, struct tepi_failure *failure);
-void tepi_slot_inject(struct tepi_slot_card *card, uint32_t fault, uint32_t info);
+int tepi_slot_inject(struct tepi_slot_card *card, uint32_t fault, uint32_t info);
 bool tepi_slot_alive(struct tepi_slot_card *card);
 uint32_t tepi_slot_epoch(struct tepi_slot_card *card);
 int tepi_slot_info(struct tepi_slot_card *card, struct tepi_controller_info *info);

@@ -4,6 +4,7 @@
 
 #include "card/card.h"
 #include "driver/bus_inproc.h"
+#include "driver/bus_vfio.h"
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -21,7 +22,8 @@ const uint32_t tepi_fault_row_count = sizeof tepi_fault_rows / sizeof tepi_fault
 
 struct tepi_slot_card {
     _Atomic uint32_t refs;
-    struct tepi_card *card;
+    struct tepi_card *card; /* the software card in this process; NULL: the card is elsewhere */
+    struct tepi_bus *bus;   /* the controller's */
     struct tepi_controller *controller;
 };
 
@@ -46,12 +48,11 @@ int tepi_slot_open(uint32_t workers, uint64_t memory_bytes, uint32_t isa,
         goto free_self;
     }
     const struct tepi_device_port port = tepi_card_port(self->card);
-    struct tepi_bus *bus = NULL;
-    result = tepi_bus_inproc_open(&port, &bus);
+    result = tepi_bus_inproc_open(&port, &self->bus);
     if (result) {
         goto destroy_card;
     }
-    result = tepi_controller_open(bus, NULL, &self->controller, failure);
+    result = tepi_controller_open(self->bus, NULL, &self->controller, failure);
     if (result) {
         goto destroy_card;
     }
@@ -64,6 +65,27 @@ free_self:
     return result;
 }
 
+int tepi_slot_vfio(const char *address, struct tepi_slot_card **out, struct tepi_bus_reason *reason,
+                   struct tepi_failure *failure)
+{
+    tepi_fail(failure, TEPI_FAULT_OK, 0);
+    struct tepi_slot_card *self = calloc(1, sizeof *self);
+    if (!self) {
+        return -ENOMEM;
+    }
+    atomic_store(&self->refs, 1);
+    int result = tepi_bus_vfio_open(address, &self->bus, reason);
+    if (result == 0) {
+        result = tepi_controller_open(self->bus, NULL, &self->controller, failure);
+    }
+    if (result) {
+        free(self);
+        return result;
+    }
+    *out = self;
+    return 0;
+}
+
 void tepi_slot_shut(struct tepi_slot_card *card)
 {
     tepi_controller_shut(card->controller);
@@ -73,20 +95,28 @@ void tepi_slot_release(struct tepi_slot_card *card)
 {
     if (atomic_fetch_sub(&card->refs, 1) == 1) {
         tepi_controller_close(card->controller);
-        tepi_card_destroy(card->card);
+        if (card->card) {
+            tepi_card_destroy(card->card);
+        }
         free(card);
     }
 }
 
 void tepi_slot_detach(struct tepi_slot_card *card)
 {
-    tepi_card_detach(card->card);
+    if (card->card) {
+        tepi_card_detach(card->card);
+    } else {
+        tepi_bus_vfio_leave(card->bus);
+    }
 }
 
 int tepi_slot_attach(struct tepi_slot_card *card, struct tepi_failure *failure)
 {
     tepi_fail(failure, TEPI_FAULT_OK, 0);
-    tepi_card_attach(card->card);
+    if (card->card) {
+        tepi_card_attach(card->card);
+    }
     return tepi_controller_alive(card->controller)
                ? 0
                : tepi_controller_reset(card->controller, failure);
@@ -98,9 +128,13 @@ int tepi_slot_reset(struct tepi_slot_card *card, struct tepi_failure *failure)
     return tepi_controller_reset(card->controller, failure);
 }
 
-void tepi_slot_inject(struct tepi_slot_card *card, uint32_t fault, uint32_t info)
+int tepi_slot_inject(struct tepi_slot_card *card, uint32_t fault, uint32_t info)
 {
+    if (!card->card) {
+        return -EOPNOTSUPP;
+    }
     tepi_card_inject(card->card, (enum tepi_fault)fault, info);
+    return 0;
 }
 
 bool tepi_slot_alive(struct tepi_slot_card *card)
