@@ -44,10 +44,10 @@ address in use.
 
 
 def _card_name(_context: click.Context, _option: click.Parameter, name: str) -> str:
-    bus, _, path = name.partition(":")
-    if name in ("inproc", "none") or (bus == "vfio-user" and path):
+    bus, _, where = name.partition(":")
+    if name in ("inproc", "none") or (bus in ("vfio-user", "vfio") and where):
         return name
-    raise click.BadParameter(f"{name!r} is none of inproc, vfio-user:PATH, none")
+    raise click.BadParameter(f"{name!r} is none of inproc, vfio-user:PATH, vfio:ADDRESS, none")
 
 
 @click.command(epilog=_EXAMPLES)
@@ -77,7 +77,7 @@ def _card_name(_context: click.Context, _option: click.Parameter, name: str) -> 
     show_default=True,
     metavar="NAME",
     help="The accelerator card: inproc, the software card; vfio-user:PATH, that of `tepi card "
-    "serve`; none at all.",
+    "serve`; vfio:ADDRESS, a PCIe card bound to vfio-pci; none at all.",
 )
 @click.option(
     "--isa",

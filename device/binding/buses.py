@@ -15,7 +15,7 @@ from device.errors import CardError, CardGone, CardTimeout
 if TYPE_CHECKING:
     from device.binding._card import CData
 
-KINDS: Final = ("inproc", "vfio-user:PATH")
+KINDS: Final = ("inproc", "vfio-user:PATH", "vfio:ADDRESS")
 _WORKERS_MAX = 256
 
 

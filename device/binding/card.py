@@ -14,6 +14,7 @@ from device.binding.buses import KINDS, open_inproc, open_vfio_user
 from device.binding.completions import Completions
 from device.binding.faults import CODES, FAULTS, card_error, outcome
 from device.binding.program import Program
+from device.binding.vfio import open_vfio
 
 if TYPE_CHECKING:
     from device.binding._card import CData
@@ -69,12 +70,17 @@ class Card:
         "vfio-user:PATH": the card that `tepi card serve --socket PATH` runs in a process of its
         own, whose threads, memory and instruction set were chosen there.
 
+        "vfio:ADDRESS": the PCIe card at that address, bound to vfio-pci; `threads`, `memory` and
+        `isa` are its own.
+
         Raises ValueError for an argument that is not possible here, CardGone where the card does
         not answer, CardTimeout where whoever listens at PATH says nothing.
         """
         bus, _, where = kind.partition(":")
         if bus == "vfio-user" and where:
             return cls(open_vfio_user(where, isa))
+        if bus == "vfio" and where:
+            return cls(open_vfio(where))
         if kind != "inproc":
             raise ValueError(f"unknown kind of card {kind!r}; the kinds are: {', '.join(KINDS)}")
         return cls(open_inproc(threads, memory, isa))
@@ -211,7 +217,7 @@ class Card:
         if fault not in fatal:
             raise ValueError(f"cannot inject {fault!r}; one of {', '.join(fatal)}")
         if lib.tepi_slot_inject(self._open_handle(), fatal[fault], info):
-            raise ValueError("this card is another process's; inject the fault there")
+            raise ValueError("faults are injected into a software card of this process alone")
 
     def _gone(self, what: str) -> Exception:
         gone = next(f for f in FAULTS.values() if f.name == "GONE")

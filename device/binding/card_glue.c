@@ -4,6 +4,7 @@
 
 #include "card/card.h"
 #include "driver/bus_inproc.h"
+#include "driver/bus_vfio.h"
 #include "driver/bus_vfio_user.h"
 #include <errno.h>
 #include <stdatomic.h>
@@ -24,6 +25,7 @@ struct tepi_slot_card {
     _Atomic uint32_t refs;
     struct tepi_card *card; /* the software card in this process; NULL: the card is elsewhere */
     struct tepi_bus *bus;   /* the controller's */
+    void (*leave)(struct tepi_bus *bus); /* of a card that is elsewhere */
     struct tepi_controller *controller;
 };
 
@@ -65,24 +67,45 @@ free_self:
     return result;
 }
 
-int tepi_slot_connect(const char *path, struct tepi_slot_card **out, struct tepi_failure *failure)
+/* A card that is elsewhere, behind a bus that was opened with `result`; takes the bus over. */
+static int take_bus(struct tepi_bus *bus, int result, void (*leave)(struct tepi_bus *),
+                    struct tepi_slot_card **out, struct tepi_failure *failure)
 {
-    tepi_fail(failure, TEPI_FAULT_OK, 0);
+    if (result) {
+        return result;
+    }
     struct tepi_slot_card *self = calloc(1, sizeof *self);
     if (!self) {
+        bus->ops->close(bus);
         return -ENOMEM;
     }
     atomic_store(&self->refs, 1);
-    int result = tepi_bus_vfio_user_open(path, &self->bus);
-    if (result == 0) {
-        result = tepi_controller_open(self->bus, NULL, &self->controller, failure);
-    }
+    self->bus = bus;
+    self->leave = leave;
+    result = tepi_controller_open(bus, NULL, &self->controller, failure);
     if (result) {
         free(self);
         return result;
     }
     *out = self;
     return 0;
+}
+
+int tepi_slot_connect(const char *path, struct tepi_slot_card **out, struct tepi_failure *failure)
+{
+    struct tepi_bus *bus = NULL;
+    tepi_fail(failure, TEPI_FAULT_OK, 0);
+    const int result = tepi_bus_vfio_user_open(path, &bus);
+    return take_bus(bus, result, tepi_bus_vfio_user_leave, out, failure);
+}
+
+int tepi_slot_vfio(const char *address, struct tepi_slot_card **out, struct tepi_bus_reason *reason,
+                   struct tepi_failure *failure)
+{
+    struct tepi_bus *bus = NULL;
+    tepi_fail(failure, TEPI_FAULT_OK, 0);
+    const int result = tepi_bus_vfio_open(address, &bus, reason);
+    return take_bus(bus, result, tepi_bus_vfio_leave, out, failure);
 }
 
 void tepi_slot_shut(struct tepi_slot_card *card)
@@ -106,7 +129,7 @@ void tepi_slot_detach(struct tepi_slot_card *card)
     if (card->card) {
         tepi_card_detach(card->card);
     } else {
-        tepi_bus_vfio_user_leave(card->bus);
+        card->leave(card->bus);
     }
 }
 
@@ -130,7 +153,7 @@ int tepi_slot_reset(struct tepi_slot_card *card, struct tepi_failure *failure)
 int tepi_slot_inject(struct tepi_slot_card *card, uint32_t fault, uint32_t info)
 {
     if (!card->card) {
-        return -ENOTSUP;
+        return -EOPNOTSUPP;
     }
     tepi_card_inject(card->card, (enum tepi_fault)fault, info);
     return 0;

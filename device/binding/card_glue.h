@@ -8,6 +8,7 @@
 #include "abi/program.h"
 #include "abi/queue.h"
 #include "abi/registers.h"
+#include "driver/bus_vfio.h"
 #include "driver/controller.h"
 #include "driver/loaded.h"
 
@@ -36,6 +37,10 @@ int tepi_slot_open(uint32_t workers, uint64_t memory_bytes, uint32_t isa,
 /* Opens the card behind the vfio-user socket at `path`. Errno as tepi_bus_vfio_user_open and
  * tepi_controller_open. */
 int tepi_slot_connect(const char *path, struct tepi_slot_card **card, struct tepi_failure *failure);
+/* Opens the card at a PCI address. Errno and reason as tepi_bus_vfio_open; else as
+ * tepi_controller_open. */
+int tepi_slot_vfio(const char *address, struct tepi_slot_card **card,
+                   struct tepi_bus_reason *reason, struct tepi_failure *failure);
 /* Ends all work with GONE; later calls fail, but the memory stays until released. */
 void tepi_slot_shut(struct tepi_slot_card *card);
 void tepi_slot_release(struct tepi_slot_card *card);
@@ -44,7 +49,7 @@ void tepi_slot_detach(struct tepi_slot_card *card);
 /* Puts the card back if it is out, and resets it unless it is in working order. */
 int tepi_slot_attach(struct tepi_slot_card *card, struct tepi_failure *failure);
 int tepi_slot_reset(struct tepi_slot_card *card, struct tepi_failure *failure);
-/* 0, or -ENOTSUP for a card in another process. */
+/* 0, or -EOPNOTSUPP: no software card of this process. */
 int tepi_slot_inject(struct tepi_slot_card *card, uint32_t fault, uint32_t info);
 bool tepi_slot_alive(struct tepi_slot_card *card);
 uint32_t tepi_slot_epoch(struct tepi_slot_card *card);

@@ -53,12 +53,8 @@ static int open_container(struct tepi_vfio_bus *self, struct tepi_bus_reason *re
     return 0;
 }
 
-static int open_group(struct tepi_vfio_bus *self, struct tepi_bus_reason *reason)
+static int open_group(struct tepi_vfio_bus *self, int number, struct tepi_bus_reason *reason)
 {
-    const int number = tepi_vfio_group(SYSFS, self->address, reason);
-    if (number < 0) {
-        return number;
-    }
     char path[32];
     snprintf(path, sizeof path, "/dev/vfio/%d", number);
     self->group = open(path, O_RDWR | O_CLOEXEC);
@@ -323,8 +319,10 @@ static int map_again(struct tepi_vfio_bus *self, struct tepi_bus_reason *reason)
 
 int tepi_vfio_attach(struct tepi_vfio_bus *self, struct tepi_bus_reason *reason)
 {
-    int result = open_container(self, reason);
-    result = result ? result : open_group(self, reason);
+    /* First: a card that is missing or not bound is told of before modules that are. */
+    const int group = tepi_vfio_group(SYSFS, self->address, reason);
+    int result = group < 0 ? group : open_container(self, reason);
+    result = result ? result : open_group(self, group, reason);
     result = result ? result : init_space(self);
     result = result ? result : map_again(self, reason);
     result = result ? result : open_device(self, reason);

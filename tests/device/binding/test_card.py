@@ -26,6 +26,7 @@ def test_info_says_what_the_card_is() -> None:
     ("arguments", "message"),
     [
         ({"kind": "vfio"}, "unknown kind of card 'vfio'"),
+        ({"kind": "vfio:1:2.3"}, "1:2.3 is no PCI address; write it as lspci -D does"),
         ({"threads": 0}, "threads must be 1 to 256, got 0"),
         ({"threads": 257}, "threads must be"),
         ({"memory": 0}, "memory must be a positive"),
@@ -35,6 +36,12 @@ def test_info_says_what_the_card_is() -> None:
 def test_impossible_cards_are_refused(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Card.open(**arguments)  # type: ignore[arg-type]
+
+
+def test_vfio_card_that_is_not_there_says_what_to_do() -> None:
+    with pytest.raises(CardGone, match=r"there is no PCI device ffff:ff:1f\.7; look") as caught:
+        Card.open("vfio:ffff:ff:1f.7")
+    assert caught.value.fault == "GONE" and "lspci -D" in caught.value.remedy
 
 
 def test_faults_have_meaning_and_remedy() -> None:

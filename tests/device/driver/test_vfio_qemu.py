@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The vfio bus on a real PCI device: Debian's kernel in QEMU, with its `edu` device behind an IOMMU.
+"""The vfio bus on a real PCI device: `edu` behind an IOMMU, in QEMU under Debian's kernel.
 
 `.ci/guest` installs QEMU and fetches the kernel into build/guest.
 """
@@ -100,7 +100,7 @@ def build_guest(program: Path) -> None:
     driver = ROOT / "device" / "driver"
     sources = [driver / "bus_vfio.c", *sorted(driver.glob("vfio_[!u]*.c"))]
     flags = ["-std=c17", "-D_GNU_SOURCE", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-static"]
-    rooms = ["-I", ROOT / "device", "-I", ROOT / "tests" / "device"]
+    rooms = [f"-I{ROOT}/device", f"-I{ROOT}/tests/device"]
     subprocess.run(["cc", *flags, *rooms, GUEST, *sources, "-pthread", "-o", program], check=True)
 
 
@@ -119,7 +119,7 @@ def test_bus_vfio_on_edu(tmp_path: Path) -> None:
         **{f"{name}.ko": modules[name] for name in order},
     }
     (tmp_path / "initramfs").write_bytes(initramfs(archive))
-    command = [
+    command: list[str | Path] = [
         *("qemu-system-x86_64", "-machine", "q35,kernel-irqchip=split", "-cpu", "max", "-m", "512"),
         *("-accel", "tcg", "-display", "none", "-serial", "stdio", "-monitor", "none"),
         *("-no-reboot", "-nic", "none", "-device", "intel-iommu,intremap=on"),
