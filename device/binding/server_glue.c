@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Software cards for the clients of a vfio-user endpoint. */
+/* A software card whose functions the clients of a vfio-user endpoint get. */
 #include "binding/card_glue.h"
 
 #include "card/card.h"
@@ -10,51 +10,50 @@
 enum { QUEUES = 4 };
 
 struct tepi_card_server {
-    struct tepi_card_config config;
+    struct tepi_card *card;
     struct tepi_endpoint *endpoint;
 };
 
-static int open_card(void *context, struct tepi_device_port *port)
+static int open_function(void *context, struct tepi_device_port *port)
 {
     const struct tepi_card_server *server = context;
-    struct tepi_card *card = NULL;
-    const int result = tepi_card_create(&server->config, &card);
+    struct tepi_function *function = NULL;
+    const int result = tepi_function_open(server->card, &function);
     if (result == 0) {
-        *port = tepi_card_port(card);
+        *port = tepi_function_port(function);
     }
     return result;
 }
 
-static void close_card(void *context, const struct tepi_device_port *port)
+static void close_function(void *context, const struct tepi_device_port *port)
 {
     (void)context;
-    tepi_card_destroy(port->device);
+    tepi_function_close(port->device);
 }
 
 int tepi_server_open(const char *path, uint32_t workers, uint64_t memory_bytes, uint32_t isa,
                      struct tepi_card_server **out)
 {
-    struct tepi_card *card = NULL;
     struct tepi_card_server *self = calloc(1, sizeof *self);
     if (!self) {
         return -ENOMEM;
     }
-    self->config = (struct tepi_card_config){
+    const struct tepi_card_config card = {
         .memory_bytes = memory_bytes, .workers = workers, .isa = isa, .queues = QUEUES};
-    /* Once now, so that what cannot be is said before anyone connects. */
-    int result = tepi_card_create(&self->config, &card);
+    int result = tepi_card_create(&card, &self->card);
     if (result) {
         goto free_self;
     }
-    tepi_card_destroy(card);
     const struct tepi_endpoint_config config = {
-        .path = path, .open = open_card, .close = close_card, .context = self};
+        .path = path, .open = open_function, .close = close_function, .context = self};
     result = tepi_endpoint_open(&config, &self->endpoint);
     if (result) {
-        goto free_self;
+        goto destroy_card;
     }
     *out = self;
     return 0;
+destroy_card:
+    tepi_card_destroy(self->card);
 free_self:
     free(self);
     return result;
@@ -63,6 +62,7 @@ free_self:
 void tepi_server_close(struct tepi_card_server *server)
 {
     tepi_endpoint_close(server->endpoint);
+    tepi_card_destroy(server->card);
     free(server);
 }
 
