@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One software card behind a vfio-user endpoint: each client has a function of it. */
+/* A software card whose functions the clients of a vfio-user endpoint get. */
 #include "binding/card_glue.h"
 
 #include "card/card.h"

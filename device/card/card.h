@@ -38,6 +38,7 @@ int tepi_function_open(struct tepi_card *card, struct tepi_function **function);
 /* Unplugs it: its commands are aborted, and once none touches host memory any more its programs and
  * memory are given back. No thread may be inside its port. */
 void tepi_function_close(struct tepi_function *function);
+/* What a bus plugs; its device is the function. */
 struct tepi_device_port tepi_function_port(struct tepi_function *function);
 
 /* Surprise removal, for all functions: from now on reads give all ones, writes vanish, commands in

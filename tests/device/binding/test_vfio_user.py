@@ -82,21 +82,26 @@ def test_program_in_a_file_is_copied(served: CardProcess) -> None:
 def test_two_clients_and_one_that_is_killed(served: CardProcess) -> None:
     before = served.descriptors
     code = (
-        "import sys; from device.binding import Card\n"
-        "card = Card.open(sys.argv[1]); print('up', flush=True)\n"
+        "import sys; from device.binding import Card; from device.session import Session\n"
+        "card = Card.open(sys.argv[1]); session = Session(sys.argv[2], card)\n"
+        "print('up', flush=True)\n"
         "while True: card.ping()"
     )
     with Card.open(served.name) as card:
         alone = served.shared_mappings
+        free = card.info["memory_free"]
         with subprocess.Popen(
-            [sys.executable, "-c", code, served.name], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", code, served.name, str(DIGITS / "model.onnx")],
+            stdout=subprocess.PIPE,
+            text=True,
         ) as other:
             assert other.stdout is not None and other.stdout.readline() == "up\n"
             for _ in range(200):
                 card.ping()
             assert served.shared_mappings > alone
+            assert int(card.info["memory_free"]) < int(free)
             other.kill()
-        await_true(lambda: served.shared_mappings == alone)
+        await_true(lambda: served.shared_mappings == alone and card.info["memory_free"] == free)
         for _ in range(200):
             card.ping()
     await_true(lambda: served.descriptors == before)

@@ -177,12 +177,12 @@ CHECK_CASE(surprise_removal_and_reset_through_the_socket)
     CHECK_INT(card_endpoint_open(&server, 1, 0), 0);
     struct tepi_controller *controller = attach(&server);
     CHECK(controller);
-    tepi_card_detach(server.newest);
+    tepi_card_detach(server.card);
     CHECK(!tepi_controller_alive(controller));
-    tepi_card_attach(server.newest);
+    tepi_card_attach(server.card);
     CHECK_INT(tepi_controller_reset(controller, &failure), 0);
     CHECK_INT(run_nop(controller), 0);
-    tepi_card_inject(server.newest, TEPI_FAULT_MEMORY_ECC, 7);
+    tepi_card_inject(server.card, TEPI_FAULT_MEMORY_ECC, 7);
     CHECK(run_nop(controller) < 0);
     CHECK_INT(run_nop(controller), 0); /* reset by the loss */
     struct tepi_fault_entry log[4];

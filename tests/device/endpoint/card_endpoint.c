@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One card per client. */
+/* A card, and a function per client. */
 #include "endpoint/card_endpoint.h"
 
 #include <errno.h>
@@ -8,40 +8,47 @@
 #include <time.h>
 #include <unistd.h>
 
-static int open_card(void *context, struct tepi_device_port *port)
+static int open_function(void *context, struct tepi_device_port *port)
 {
     struct card_endpoint *self = context;
     const uint32_t room = atomic_load(&self->room);
-    const struct tepi_card_config config = {
-        .memory_bytes = 16u << 20, .workers = self->workers, .queues = 4};
-    struct tepi_card *card = NULL;
+    struct tepi_function *function = NULL;
     if (room && atomic_load(&self->opened) - atomic_load(&self->closed) >= room) {
         return -ENOSPC;
     }
-    int result = tepi_card_create(&config, &card);
+    const int result = tepi_function_open(self->card, &function);
     if (result == 0) {
-        *port = tepi_card_port(card);
-        atomic_store(&self->newest, card);
+        *port = tepi_function_port(function);
         atomic_fetch_add(&self->opened, 1);
     }
     return result;
 }
 
-static void close_card(void *context, const struct tepi_device_port *port)
+static void close_function(void *context, const struct tepi_device_port *port)
 {
     struct card_endpoint *self = context;
-    tepi_card_destroy(port->device);
+    tepi_function_close(port->device);
     atomic_fetch_add(&self->closed, 1);
 }
 
 int card_endpoint_serve(struct card_endpoint *self, uint32_t clients)
 {
+    const struct tepi_card_config card = {
+        .memory_bytes = 16u << 20, .workers = self->workers, .queues = 4};
     const struct tepi_endpoint_config config = {.path = self->path,
-                                                .open = open_card,
-                                                .close = close_card,
+                                                .open = open_function,
+                                                .close = close_function,
                                                 .context = self,
                                                 .clients = clients};
-    return tepi_endpoint_open(&config, &self->endpoint);
+    int result = tepi_card_create(&card, &self->card);
+    if (result) {
+        return result;
+    }
+    result = tepi_endpoint_open(&config, &self->endpoint);
+    if (result) {
+        tepi_card_destroy(self->card);
+    }
+    return result;
 }
 
 int card_endpoint_open(struct card_endpoint *self, uint32_t workers, uint32_t clients)
@@ -57,6 +64,7 @@ int card_endpoint_open(struct card_endpoint *self, uint32_t workers, uint32_t cl
 void card_endpoint_close(struct card_endpoint *self)
 {
     tepi_endpoint_close(self->endpoint);
+    tepi_card_destroy(self->card);
 }
 
 bool card_endpoint_await_closed(struct card_endpoint *self, uint32_t count)

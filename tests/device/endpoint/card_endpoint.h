@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* An endpoint in this process that gives every client a software card of its own. */
+/* An endpoint in this process that gives every client a function of one software card. */
 #ifndef TEPI_TESTS_ENDPOINT_CARD_ENDPOINT_H
 #define TEPI_TESTS_ENDPOINT_CARD_ENDPOINT_H
 
@@ -11,10 +11,10 @@
 struct card_endpoint {
     char path[64];
     struct tepi_endpoint *endpoint;
+    struct tepi_card *card; /* while it serves */
     uint32_t workers;
     _Atomic uint32_t opened, closed; /* devices, ever */
     _Atomic uint32_t room;           /* devices that may be open at a time; 0: any */
-    _Atomic(struct tepi_card *) newest;
 };
 
 /* Listens on a path of its own; 0 or negative errno. `clients` 0: the endpoint's default. */
