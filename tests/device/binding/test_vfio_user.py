@@ -171,7 +171,7 @@ def test_detach_leaves_the_card_to_others(served: CardProcess) -> None:
         two.ping()
         one.attach()
         one.ping()
-        with pytest.raises(ValueError, match="another process's"):
+        with pytest.raises(ValueError, match="software card of this process alone"):
             one.inject("HANG")
 
 
