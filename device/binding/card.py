@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import mmap
 import threading
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Self
 
@@ -13,6 +14,7 @@ from device.binding._card import ffi, lib
 from device.binding.abi import Isa
 from device.binding.completions import Completions
 from device.binding.faults import CODES, FAULTS, card_error, outcome
+from device.binding.planned import PlannedFault, planned_array
 from device.binding.program import Program
 
 if TYPE_CHECKING:
@@ -24,7 +26,8 @@ DEFAULT_MEMORY: Final = 512 << 20
 _WORKERS_MAX = 256
 _INFO = (
     *("memory", "memory_free", "workers", "queues", "generation", "abi_min", "abi_max"),
-    *("opcodes", "heartbeat", "clock_ns", "fault_count"),
+    *("opcodes", "heartbeat", "clock_ns", "fault_count", "temperature_mc", "power_mw"),
+    "executed",
 )
 
 IsaName = Literal["auto", "scalar", "avx2", "avx512vnni", "amxint8"]
@@ -156,7 +159,8 @@ class Card:
     @property
     def info(self) -> dict[str, int | str]:
         """What the card says of itself: isa, memory, memory_free (bytes), workers, queues,
-        generation, abi_min, abi_max, opcodes (bit mask), heartbeat, clock_ns, fault_count.
+        generation, abi_min, abi_max, opcodes (bit mask), heartbeat, clock_ns, fault_count,
+        temperature_mc (millidegrees Celsius), power_mw, executed (EXECUTEs of all hosts).
 
         Raises CardGone where it does not answer.
         """
@@ -167,6 +171,12 @@ class Card:
         known = {isa.value: isa.name.lower() for isa in Isa}
         values["isa"] = known.get(info.isa, f"isa{info.isa}")
         return values
+
+    @property
+    def busy_ns(self) -> list[int]:
+        """How long each compute worker has computed; empty where the card does not answer."""
+        busy = ffi.new("uint64_t[]", _WORKERS_MAX)
+        return [busy[i] for i in range(lib.tepi_slot_busy(self._open_handle(), busy, _WORKERS_MAX))]
 
     def faults(self) -> list[FaultEntry]:
         """The card's fault log, oldest first; empty where the card does not answer."""
@@ -213,6 +223,14 @@ class Card:
         if fault not in fatal:
             raise ValueError(f"cannot inject {fault!r}; one of {', '.join(fatal)}")
         lib.tepi_slot_inject(self._open_handle(), fatal[fault], info)
+
+    def plan_faults(self, plan: Sequence[PlannedFault]) -> None:
+        """Let the software card suffer these from now on, in place of the plan before; an empty
+        plan ends it. Raises ValueError for a plan that makes no sense.
+        """
+        array = planned_array(plan)
+        if lib.tepi_slot_plan_faults(self._open_handle(), array, len(plan)):
+            raise ValueError("the card refuses this plan of faults")
 
     def _gone(self, what: str) -> Exception:
         gone = next(f for f in FAULTS.values() if f.name == "GONE")

@@ -8,6 +8,7 @@
 #include "abi/program.h"
 #include "abi/queue.h"
 #include "abi/registers.h"
+#include "card/faults.h"
 #include "driver/controller.h"
 #include "driver/loaded.h"
 
@@ -41,6 +42,9 @@ void tepi_slot_detach(struct tepi_slot_card *card);
 int tepi_slot_attach(struct tepi_slot_card *card, struct tepi_failure *failure);
 int tepi_slot_reset(struct tepi_slot_card *card, struct tepi_failure *failure);
 void tepi_slot_inject(struct tepi_slot_card *card, uint32_t fault, uint32_t info);
+int tepi_slot_plan_faults(struct tepi_slot_card *card, const struct tepi_planned_fault *faults,
+                          uint32_t count);
+uint32_t tepi_slot_busy(struct tepi_slot_card *card, uint64_t *busy_ns, uint32_t most);
 bool tepi_slot_alive(struct tepi_slot_card *card);
 uint32_t tepi_slot_epoch(struct tepi_slot_card *card);
 int tepi_slot_info(struct tepi_slot_card *card, struct tepi_controller_info *info);
