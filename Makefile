@@ -55,6 +55,9 @@ bench: bootstrap
 	@$(PYTHON) -m bench.link >build/bench/logs/link.txt && cat build/bench/logs/link.txt
 	@$(PYTHON) -m bench.models --logs build/bench/logs
 
+soak: bootstrap
+	$(PYTHON) -m tests.e2e.soak
+
 check: lint types arrows layout tidy drift sanitize
 
 lint: bootstrap

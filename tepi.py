@@ -71,6 +71,11 @@ COMMANDS: dict[str, Entry | Folder] = {
             "info": Entry(
                 CARD, "info", "Show the card's state, its faults and where each model runs."
             ),
+            "inject": Entry(
+                "edge_server.card.inject",
+                "inject",
+                "Let a software card suffer a fault, or a plan of them, to see what follows.",
+            ),
             "list": Entry(CARD, "list_cards", "List the cards of the server with their states."),
             "log": Entry(
                 CARD,

@@ -194,19 +194,42 @@ once it listens. SIGTERM and SIGINT stop it, and it exits 0; it exits 1 where it
     help="Card memory, for weights and scratch.",
 )
 @_ISA
+@click.option(
+    "--faults",
+    "plan",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Faults that the card is to suffer, as JSON: see `tepi card inject`.",
+)
+@click.option(
+    "--control",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Socket (mode 0600) on which `tepi card inject --control` may order faults.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the ready line as JSON.")
-def serve(path: Path, threads: int, memory_mib: int, isa: str, as_json: bool) -> None:
+def serve(
+    path: Path,
+    threads: int,
+    memory_mib: int,
+    isa: str,
+    plan: Path | None,
+    control: Path | None,
+    as_json: bool,
+) -> None:
     """Run a software card in this process, for programs that attach through a socket."""
     from device.binding import CardServer
+    from device.binding.planned import read_plan
+    from device.control import served
 
     stop = {signal.SIGTERM, signal.SIGINT}
     # Before the card's threads start, which so leave the signals to this one.
     signal.pthread_sigmask(signal.SIG_BLOCK, stop)
     try:
+        faults = read_plan(plan.read_text(encoding="utf-8")) if plan else []
         server = CardServer(str(path), threads=threads, memory=memory_mib << 20, isa=isa)
     except ValueError as error:
         raise click.ClickException(str(error)) from None
-    with server:
+    with server, served(control, server):
+        server.plan_faults(faults)
         if as_json:
             ready = {"ready": True, "socket": str(path), "pid": os.getpid()}
             click.echo(json.dumps(ready))

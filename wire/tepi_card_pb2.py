@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14wire/tepi_card.proto\x12\x07tepi.v1\"\x13\n\x11\x43\x61rdStatusRequest\"\x13\n\x11\x43\x61rdDetachRequest\"\x13\n\x11\x43\x61rdAttachRequest\"\x12\n\x10\x43\x61rdResetRequest\"\x10\n\x0e\x43\x61rdLogRequest\"$\n\x13\x43\x61rdDiagnoseRequest\x12\r\n\x05level\x18\x01 \x01(\r\"\xf7\x01\n\tCardModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06policy\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\r\n\x05state\x18\x06 \x01(\t\x12\x10\n\x08requests\x18\x07 \x01(\x04\x12\x12\n\nrequest_ns\x18\x08 \x01(\x04\x12\x10\n\x08\x66\x61ilures\x18\t \x01(\x04\x12\x11\n\tfallbacks\x18\n \x01(\x04\x12\x0f\n\x07pending\x18\x0b \x01(\x04\x12\x15\n\rshadow_checks\x18\x0c \x01(\x04\x12\x19\n\x11shadow_mismatches\x18\r \x01(\x04\"\x9d\x03\n\nCardStatus\x12!\n\x05state\x18\x01 \x01(\x0e\x32\x12.tepi.v1.CardState\x12\x0b\n\x03\x62us\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12/\n\x06\x66\x61ults\x18\x04 \x03(\x0b\x32\x1f.tepi.v1.CardStatus.FaultsEntry\x12\x0e\n\x06losses\x18\x05 \x01(\x04\x12\x0f\n\x07returns\x18\x06 \x01(\x04\x12\"\n\x06models\x18\x07 \x03(\x0b\x32\x12.tepi.v1.CardModel\x12\x0e\n\x06resets\x18\x08 \x01(\x04\x12\x12\n\ntaken_away\x18\t \x01(\x08\x12\x0b\n\x03isa\x18\n \x01(\t\x12\x35\n\tregisters\x18\x0b \x03(\x0b\x32\".tepi.v1.CardStatus.RegistersEntry\x12\x10\n\x08\x63lock_ns\x18\x0c \x01(\x04\x1a-\n\x0b\x46\x61ultsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x30\n\x0eRegistersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xa2\x01\n\x0c\x43\x61rdLogEntry\x12\x10\n\x08sequence\x18\x01 \x01(\r\x12\x0e\n\x06\x61go_ns\x18\x02 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x03 \x01(\r\x12\r\n\x05\x66\x61ult\x18\x04 \x01(\t\x12\x10\n\x08severity\x18\x05 \x01(\t\x12\x0c\n\x04info\x18\x06 \x01(\r\x12\x12\n\ngeneration\x18\x07 \x01(\r\x12\x0f\n\x07meaning\x18\x08 \x01(\t\x12\x0e\n\x06remedy\x18\t \x01(\t\"1\n\x07\x43\x61rdLog\x12&\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x15.tepi.v1.CardLogEntry\"I\n\tCardCheck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06passed\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x0e\n\x06remedy\x18\x04 \x01(\t\"3\n\rCardDiagnosis\x12\"\n\x06\x63hecks\x18\x01 \x03(\x0b\x32\x12.tepi.v1.CardCheck*\xe6\x01\n\tCardState\x12\x1a\n\x16\x43\x41RD_STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43\x41RD_STATE_NONE\x10\x01\x12\x15\n\x11\x43\x41RD_STATE_ABSENT\x10\x02\x12\x17\n\x13\x43\x41RD_STATE_STARTING\x10\x03\x12\x18\n\x14\x43\x41RD_STATE_PROBATION\x10\x04\x12\x14\n\x10\x43\x41RD_STATE_READY\x10\x05\x12\x17\n\x13\x43\x41RD_STATE_DEGRADED\x10\x06\x12\x18\n\x14\x43\x41RD_STATE_RESETTING\x10\x07\x12\x15\n\x11\x43\x41RD_STATE_FAILED\x10\x08\x32\xeb\x02\n\x0b\x43\x61rdControl\x12\x39\n\x06Status\x12\x1a.tepi.v1.CardStatusRequest\x1a\x13.tepi.v1.CardStatus\x12\x30\n\x03Log\x12\x17.tepi.v1.CardLogRequest\x1a\x10.tepi.v1.CardLog\x12@\n\x08\x44iagnose\x12\x1c.tepi.v1.CardDiagnoseRequest\x1a\x16.tepi.v1.CardDiagnosis\x12\x39\n\x06\x44\x65tach\x12\x1a.tepi.v1.CardDetachRequest\x1a\x13.tepi.v1.CardStatus\x12\x39\n\x06\x41ttach\x12\x1a.tepi.v1.CardAttachRequest\x1a\x13.tepi.v1.CardStatus\x12\x37\n\x05Reset\x12\x19.tepi.v1.CardResetRequest\x1a\x13.tepi.v1.CardStatusb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14wire/tepi_card.proto\x12\x07tepi.v1\"\x13\n\x11\x43\x61rdStatusRequest\"\x13\n\x11\x43\x61rdDetachRequest\"\x13\n\x11\x43\x61rdAttachRequest\"\x12\n\x10\x43\x61rdResetRequest\"!\n\x11\x43\x61rdInjectRequest\x12\x0c\n\x04plan\x18\x01 \x01(\t\"\x10\n\x0e\x43\x61rdLogRequest\"$\n\x13\x43\x61rdDiagnoseRequest\x12\r\n\x05level\x18\x01 \x01(\r\"\xf7\x01\n\tCardModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06policy\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\r\n\x05state\x18\x06 \x01(\t\x12\x10\n\x08requests\x18\x07 \x01(\x04\x12\x12\n\nrequest_ns\x18\x08 \x01(\x04\x12\x10\n\x08\x66\x61ilures\x18\t \x01(\x04\x12\x11\n\tfallbacks\x18\n \x01(\x04\x12\x0f\n\x07pending\x18\x0b \x01(\x04\x12\x15\n\rshadow_checks\x18\x0c \x01(\x04\x12\x19\n\x11shadow_mismatches\x18\r \x01(\x04\"\x9d\x03\n\nCardStatus\x12!\n\x05state\x18\x01 \x01(\x0e\x32\x12.tepi.v1.CardState\x12\x0b\n\x03\x62us\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12/\n\x06\x66\x61ults\x18\x04 \x03(\x0b\x32\x1f.tepi.v1.CardStatus.FaultsEntry\x12\x0e\n\x06losses\x18\x05 \x01(\x04\x12\x0f\n\x07returns\x18\x06 \x01(\x04\x12\"\n\x06models\x18\x07 \x03(\x0b\x32\x12.tepi.v1.CardModel\x12\x0e\n\x06resets\x18\x08 \x01(\x04\x12\x12\n\ntaken_away\x18\t \x01(\x08\x12\x0b\n\x03isa\x18\n \x01(\t\x12\x35\n\tregisters\x18\x0b \x03(\x0b\x32\".tepi.v1.CardStatus.RegistersEntry\x12\x10\n\x08\x63lock_ns\x18\x0c \x01(\x04\x1a-\n\x0b\x46\x61ultsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x30\n\x0eRegistersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xa2\x01\n\x0c\x43\x61rdLogEntry\x12\x10\n\x08sequence\x18\x01 \x01(\r\x12\x0e\n\x06\x61go_ns\x18\x02 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x03 \x01(\r\x12\r\n\x05\x66\x61ult\x18\x04 \x01(\t\x12\x10\n\x08severity\x18\x05 \x01(\t\x12\x0c\n\x04info\x18\x06 \x01(\r\x12\x12\n\ngeneration\x18\x07 \x01(\r\x12\x0f\n\x07meaning\x18\x08 \x01(\t\x12\x0e\n\x06remedy\x18\t \x01(\t\"1\n\x07\x43\x61rdLog\x12&\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x15.tepi.v1.CardLogEntry\"I\n\tCardCheck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06passed\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x0e\n\x06remedy\x18\x04 \x01(\t\"3\n\rCardDiagnosis\x12\"\n\x06\x63hecks\x18\x01 \x03(\x0b\x32\x12.tepi.v1.CardCheck*\xe6\x01\n\tCardState\x12\x1a\n\x16\x43\x41RD_STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43\x41RD_STATE_NONE\x10\x01\x12\x15\n\x11\x43\x41RD_STATE_ABSENT\x10\x02\x12\x17\n\x13\x43\x41RD_STATE_STARTING\x10\x03\x12\x18\n\x14\x43\x41RD_STATE_PROBATION\x10\x04\x12\x14\n\x10\x43\x41RD_STATE_READY\x10\x05\x12\x17\n\x13\x43\x41RD_STATE_DEGRADED\x10\x06\x12\x18\n\x14\x43\x41RD_STATE_RESETTING\x10\x07\x12\x15\n\x11\x43\x41RD_STATE_FAILED\x10\x08\x32\xa6\x03\n\x0b\x43\x61rdControl\x12\x39\n\x06Status\x12\x1a.tepi.v1.CardStatusRequest\x1a\x13.tepi.v1.CardStatus\x12\x30\n\x03Log\x12\x17.tepi.v1.CardLogRequest\x1a\x10.tepi.v1.CardLog\x12@\n\x08\x44iagnose\x12\x1c.tepi.v1.CardDiagnoseRequest\x1a\x16.tepi.v1.CardDiagnosis\x12\x39\n\x06\x44\x65tach\x12\x1a.tepi.v1.CardDetachRequest\x1a\x13.tepi.v1.CardStatus\x12\x39\n\x06\x41ttach\x12\x1a.tepi.v1.CardAttachRequest\x1a\x13.tepi.v1.CardStatus\x12\x37\n\x05Reset\x12\x19.tepi.v1.CardResetRequest\x1a\x13.tepi.v1.CardStatus\x12\x39\n\x06Inject\x12\x1a.tepi.v1.CardInjectRequest\x1a\x13.tepi.v1.CardStatusb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,8 +35,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CARDSTATUS_FAULTSENTRY']._serialized_options = b'8\001'
   _globals['_CARDSTATUS_REGISTERSENTRY']._loaded_options = None
   _globals['_CARDSTATUS_REGISTERSENTRY']._serialized_options = b'8\001'
-  _globals['_CARDSTATE']._serialized_start=1183
-  _globals['_CARDSTATE']._serialized_end=1413
+  _globals['_CARDSTATE']._serialized_start=1218
+  _globals['_CARDSTATE']._serialized_end=1448
   _globals['_CARDSTATUSREQUEST']._serialized_start=33
   _globals['_CARDSTATUSREQUEST']._serialized_end=52
   _globals['_CARDDETACHREQUEST']._serialized_start=54
@@ -45,26 +45,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CARDATTACHREQUEST']._serialized_end=94
   _globals['_CARDRESETREQUEST']._serialized_start=96
   _globals['_CARDRESETREQUEST']._serialized_end=114
-  _globals['_CARDLOGREQUEST']._serialized_start=116
-  _globals['_CARDLOGREQUEST']._serialized_end=132
-  _globals['_CARDDIAGNOSEREQUEST']._serialized_start=134
-  _globals['_CARDDIAGNOSEREQUEST']._serialized_end=170
-  _globals['_CARDMODEL']._serialized_start=173
-  _globals['_CARDMODEL']._serialized_end=420
-  _globals['_CARDSTATUS']._serialized_start=423
-  _globals['_CARDSTATUS']._serialized_end=836
-  _globals['_CARDSTATUS_FAULTSENTRY']._serialized_start=741
-  _globals['_CARDSTATUS_FAULTSENTRY']._serialized_end=786
-  _globals['_CARDSTATUS_REGISTERSENTRY']._serialized_start=788
-  _globals['_CARDSTATUS_REGISTERSENTRY']._serialized_end=836
-  _globals['_CARDLOGENTRY']._serialized_start=839
-  _globals['_CARDLOGENTRY']._serialized_end=1001
-  _globals['_CARDLOG']._serialized_start=1003
-  _globals['_CARDLOG']._serialized_end=1052
-  _globals['_CARDCHECK']._serialized_start=1054
-  _globals['_CARDCHECK']._serialized_end=1127
-  _globals['_CARDDIAGNOSIS']._serialized_start=1129
-  _globals['_CARDDIAGNOSIS']._serialized_end=1180
-  _globals['_CARDCONTROL']._serialized_start=1416
-  _globals['_CARDCONTROL']._serialized_end=1779
+  _globals['_CARDINJECTREQUEST']._serialized_start=116
+  _globals['_CARDINJECTREQUEST']._serialized_end=149
+  _globals['_CARDLOGREQUEST']._serialized_start=151
+  _globals['_CARDLOGREQUEST']._serialized_end=167
+  _globals['_CARDDIAGNOSEREQUEST']._serialized_start=169
+  _globals['_CARDDIAGNOSEREQUEST']._serialized_end=205
+  _globals['_CARDMODEL']._serialized_start=208
+  _globals['_CARDMODEL']._serialized_end=455
+  _globals['_CARDSTATUS']._serialized_start=458
+  _globals['_CARDSTATUS']._serialized_end=871
+  _globals['_CARDSTATUS_FAULTSENTRY']._serialized_start=776
+  _globals['_CARDSTATUS_FAULTSENTRY']._serialized_end=821
+  _globals['_CARDSTATUS_REGISTERSENTRY']._serialized_start=823
+  _globals['_CARDSTATUS_REGISTERSENTRY']._serialized_end=871
+  _globals['_CARDLOGENTRY']._serialized_start=874
+  _globals['_CARDLOGENTRY']._serialized_end=1036
+  _globals['_CARDLOG']._serialized_start=1038
+  _globals['_CARDLOG']._serialized_end=1087
+  _globals['_CARDCHECK']._serialized_start=1089
+  _globals['_CARDCHECK']._serialized_end=1162
+  _globals['_CARDDIAGNOSIS']._serialized_start=1164
+  _globals['_CARDDIAGNOSIS']._serialized_end=1215
+  _globals['_CARDCONTROL']._serialized_start=1451
+  _globals['_CARDCONTROL']._serialized_end=1873
 # @@protoc_insertion_point(module_scope)

@@ -4,7 +4,7 @@ isort:skip_file
 SPDX-License-Identifier: Apache-2.0
 
 The accelerator card of a running server. Looking is for everybody; what changes the card
-(Detach, Attach, Reset, Diagnose at level 3) only on a server that was started with
+(Detach, Attach, Reset, Inject, Diagnose at level 3) only on a server that was started with
 --card-control, for tests and maintenance: whoever can call it can take the card away.
 """
 
@@ -115,6 +115,26 @@ class CardResetRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CardResetRequest: _TypeAlias = CardResetRequest  # noqa: Y015
+
+@_typing.final
+class CardInjectRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_FIELD_NUMBER: _builtins.int
+    plan: _builtins.str
+    """JSON, see docs/card.md"""
+    def __init__(
+        self,
+        *,
+        plan: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CardInjectRequest: _TypeAlias = CardInjectRequest  # noqa: Y015
 
 @_typing.final
 class CardLogRequest(_message.Message):

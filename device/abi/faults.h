@@ -2,7 +2,8 @@
 /* Numbered faults: stable codes that are never reused, the card's counterpart to NVIDIA's XID.
  *
  * TEPI_FAULTS(X) lists X(code, NAME, severity, gRPC status, meaning, remedy). A severity of
- * REQUEST concerns one command only, QUEUE stops the pair, FATAL needs a reset, GONE a card. */
+ * REQUEST concerns one command only, QUEUE stops the pair, FATAL needs a reset, GONE a card;
+ * WARNING concerns nobody yet. */
 #ifndef TEPI_ABI_FAULTS_H
 #define TEPI_ABI_FAULTS_H
 
@@ -75,6 +76,12 @@
     X(33, QUEUE_OVERRUN, QUEUE, UNAVAILABLE, \
       "a doorbell moved past the ring; info: queue", \
       "the driver resets the queue; if it persists reset the card") \
+    X(40, THERMAL_THROTTLE, WARNING, OK, \
+      "the card is too hot and computes slower; info: how many times", \
+      "look after the airflow; a reset starts it at full speed") \
+    X(42, SLOW, WARNING, OK, \
+      "a compute worker was slower than it should be; info: microseconds", \
+      "nothing to do; replace the card if it goes on") \
     X(48, HANG, FATAL, UNAVAILABLE, \
       "a worker stopped making progress; info: worker", \
       "reset the card") \
@@ -84,6 +91,12 @@
     X(50, FIRMWARE_ASSERT, FATAL, UNAVAILABLE, \
       "the card's firmware stopped; info: assertion", \
       "reset the card and report the dump") \
+    X(51, THERMAL_SHUTDOWN, FATAL, UNAVAILABLE, \
+      "the card was about to overheat and stopped", \
+      "look after the airflow, then reset the card") \
+    X(52, RESET_FAILED, FATAL, UNAVAILABLE, \
+      "a reset did not bring the card to rest", \
+      "reset it again; if it persists cut its power or replace it") \
     X(64, GONE, GONE, UNAVAILABLE, \
       "the card does not answer on its bus (removed, or lost power)", \
       "check the card's seat and power; the host takes it back by itself when it " \
@@ -96,7 +109,10 @@
       "the host resets the card; if it persists replace it") \
     X(67, NOT_A_CARD, GONE, FAILED_PRECONDITION, \
       "the device's magic or ABI range is not one that this driver knows", \
-      "check the address, or update the host software or the card's firmware")
+      "check the address, or update the host software or the card's firmware") \
+    X(68, WRONG_GENERATION, FATAL, UNAVAILABLE, \
+      "a completion names a generation before the last reset (found by the host); info: which", \
+      "the host resets the card; if it persists replace it")
 /* clang-format on */
 
 #define TEPI_FAULT_ENUM(code, name, severity, grpc, meaning, remedy) TEPI_FAULT_##name = (code),

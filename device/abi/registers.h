@@ -6,7 +6,7 @@
 #ifndef TEPI_ABI_REGISTERS_H
 #define TEPI_ABI_REGISTERS_H
 
-#define TEPI_BAR0_BYTES 0x2000u
+#define TEPI_BAR0_BYTES 0x4000u
 
 /* Identification and capabilities, read-only. */
 #define TEPI_REG_MAGIC             0x000u /* u32: TEPI_MAGIC */
@@ -30,6 +30,15 @@
 #define TEPI_REG_FAULT_COUNT 0x04cu /* u32: entries ever written to the fault log */
 #define TEPI_REG_HEARTBEAT   0x050u /* u64: grows while the card's firmware runs */
 #define TEPI_REG_CLOCK       0x058u /* u64: card time in nanoseconds, stamps of the fault log */
+
+/* Health and work of the whole card; only ever for people to look at. */
+#define TEPI_REG_TEMPERATURE 0x060u /* u32: millidegrees Celsius */
+#define TEPI_REG_POWER       0x064u /* u32: milliwatts */
+#define TEPI_REG_EXECUTED    0x068u /* u64: EXECUTEs begun by a worker, of all functions */
+
+/* Busy time of worker w, u64 nanoseconds: TEPI_REG_BUSY + w * 8. A page of its own, behind the
+ * doorbells, so that a bus may map these. */
+#define TEPI_REG_BUSY 0x2000u
 
 /* Queue pair q: TEPI_REG_QUEUE + q * TEPI_REG_QUEUE_STRIDE. Base addresses are IOVAs and must be
  * page-aligned. Writing 1 to ENABLE attaches the pair with both indices at 0, 0 detaches it. */
@@ -70,6 +79,7 @@
 #define TEPI_STATUS_READY     0x1u /* commands are taken */
 #define TEPI_STATUS_FAULT     0x2u /* a fault of severity FATAL stands; reset is needed */
 #define TEPI_STATUS_RESETTING 0x4u /* READY returns when the reset is done */
+#define TEPI_STATUS_THROTTLED 0x8u /* too hot: the card computes slower than it could */
 
 /* Instruction set of the compute workers, TEPI_REG_ISA; a higher one includes the lower. */
 enum tepi_isa {

@@ -141,7 +141,7 @@ struct tepi_vfio_user_access {
 #define TEPI_REG_INTERRUPT     0x1c00u
 #define TEPI_INTERRUPT_ARMED   0x1u
 #define TEPI_INTERRUPT_PENDING 0x2u
-#define TEPI_DOORBELL_PAGE     (TEPI_BAR0_BYTES - TEPI_REG_DOORBELL)
+#define TEPI_DOORBELL_PAGE     (TEPI_REG_BUSY - TEPI_REG_DOORBELL)
 
 /* Regions beside BAR0. */
 #define TEPI_CONFIG_BYTES 256u

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from device.binding._card import CData
 
 KINDS: Final = ("inproc", "vfio-user:PATH", "vfio:ADDRESS")
-_WORKERS_MAX = 256
+WORKERS_MAX = 256
 
 
 def software_card(threads: int, memory: int, isa: str) -> int:
@@ -24,8 +24,8 @@ def software_card(threads: int, memory: int, isa: str) -> int:
 
     Raises ValueError.
     """
-    if not 1 <= threads <= _WORKERS_MAX:
-        raise ValueError(f"threads must be 1 to {_WORKERS_MAX}, got {threads}")
+    if not 1 <= threads <= WORKERS_MAX:
+        raise ValueError(f"threads must be 1 to {WORKERS_MAX}, got {threads}")
     if memory <= 0:
         raise ValueError(f"memory must be a positive number of bytes, got {memory}")
     level = Isa.__members__.get(isa.upper())

@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import threading
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Self
 
 from device.binding._card import ffi, lib
 from device.binding.abi import Isa
-from device.binding.buses import KINDS, open_inproc, open_vfio_user
+from device.binding.buses import KINDS, WORKERS_MAX, open_inproc, open_vfio_user
 from device.binding.completions import Completions
 from device.binding.faults import CODES, FAULTS, card_error, outcome
+from device.binding.planned import PlannedFault, planned_array
 from device.binding.program import Program
 from device.binding.vfio import open_vfio
 
@@ -24,7 +27,8 @@ DEFAULT_MEMORY: Final = 512 << 20
 
 _INFO = (
     *("memory", "memory_free", "workers", "queues", "generation", "abi_min", "abi_max"),
-    *("opcodes", "heartbeat", "clock_ns", "fault_count"),
+    *("opcodes", "heartbeat", "clock_ns", "fault_count", "temperature_mc", "power_mw"),
+    "executed",
 )
 
 IsaName = Literal["auto", "scalar", "avx2", "avx512vnni", "amxint8"]
@@ -151,7 +155,8 @@ class Card:
     @property
     def info(self) -> dict[str, int | str]:
         """What the card says of itself: isa, memory, memory_free (bytes), workers, queues,
-        generation, abi_min, abi_max, opcodes (bit mask), heartbeat, clock_ns, fault_count.
+        generation, abi_min, abi_max, opcodes (bit mask), heartbeat, clock_ns, fault_count,
+        temperature_mc (millidegrees Celsius), power_mw, executed (EXECUTEs of all hosts).
 
         Raises CardGone where it does not answer.
         """
@@ -167,6 +172,12 @@ class Card:
     def heartbeat(self) -> int:
         """Grows while the card's firmware runs. Raises CardGone where it does not answer."""
         return int(self.info["heartbeat"])
+
+    @property
+    def busy_ns(self) -> list[int]:
+        """How long each compute worker has computed; empty where the card does not answer."""
+        busy = ffi.new("uint64_t[]", WORKERS_MAX)
+        return [busy[i] for i in range(lib.tepi_slot_busy(self._open_handle(), busy, WORKERS_MAX))]
 
     def faults(self) -> list[FaultEntry]:
         """The card's fault log, oldest first; empty where the card does not answer."""
@@ -218,6 +229,16 @@ class Card:
             raise ValueError(f"cannot inject {fault!r}; one of {', '.join(fatal)}")
         if lib.tepi_slot_inject(self._open_handle(), fatal[fault], info):
             raise ValueError("faults are injected into a software card of this process alone")
+
+    def plan_faults(self, plan: Sequence[PlannedFault]) -> None:
+        """Let the software card suffer these from now on, in place of the plan before; an empty
+        plan ends it. Raises ValueError for a plan that makes no sense.
+        """
+        result = lib.tepi_slot_plan_faults(self._open_handle(), planned_array(plan), len(plan))
+        if result == -errno.EOPNOTSUPP:
+            raise ValueError("faults are injected into a software card of this process alone")
+        if result:
+            raise ValueError("the card refuses this plan of faults")
 
     def _gone(self, what: str) -> Exception:
         gone = next(f for f in FAULTS.values() if f.name == "GONE")

@@ -284,10 +284,42 @@ struct tepi_controller_info {
     uint32_t abi_min, abi_max, isa, workers, queues, generation;
     uint64_t opcodes, memory, memory_free, heartbeat, clock_ns;
     uint32_t status, fault_count;
+    uint32_t temperature_mc, power_mw;
+    uint64_t executed;
     ...;
 };
 struct tepi_timings {
     uint64_t queue_ns, copy_in_ns, compute_ns, copy_out_ns, host_ns;
+    ...;
+};
+
+/* card/faults.h */
+enum tepi_planned_kind {
+    TEPI_PLANNED_HANG,
+    TEPI_PLANNED_SLOW,
+    TEPI_PLANNED_WRONG_GENERATION,
+    TEPI_PLANNED_CORRUPT_COMPLETION,
+    TEPI_PLANNED_DMA_ERROR,
+    TEPI_PLANNED_THERMAL_THROTTLE,
+    TEPI_PLANNED_THERMAL_SHUTDOWN,
+    TEPI_PLANNED_RESET_FAILS,
+    TEPI_PLANNED_FIRMWARE_ASSERT,
+    ...
+};
+enum tepi_planned_trigger {
+    TEPI_PLANNED_ON_COMMAND,
+    TEPI_PLANNED_ON_EXECUTE,
+    TEPI_PLANNED_ON_LOAD,
+    ...
+};
+struct tepi_planned_fault {
+    uint32_t kind;
+    uint32_t trigger;
+    uint64_t after;
+    uint32_t count;
+    uint32_t factor;
+    uint64_t ns;
+    uint32_t repeat;
     ...;
 };
 
@@ -324,6 +356,9 @@ void tepi_slot_detach(struct tepi_slot_card *card);
 int tepi_slot_attach(struct tepi_slot_card *card, struct tepi_failure *failure);
 int tepi_slot_reset(struct tepi_slot_card *card, struct tepi_failure *failure);
 int tepi_slot_inject(struct tepi_slot_card *card, uint32_t fault, uint32_t info);
+int tepi_slot_plan_faults(struct tepi_slot_card *card, const struct tepi_planned_fault *faults,
+                          uint32_t count);
+uint32_t tepi_slot_busy(struct tepi_slot_card *card, uint64_t *busy_ns, uint32_t most);
 bool tepi_slot_alive(struct tepi_slot_card *card);
 uint32_t tepi_slot_epoch(struct tepi_slot_card *card);
 int tepi_slot_info(struct tepi_slot_card *card, struct tepi_controller_info *info);
@@ -337,6 +372,10 @@ struct tepi_card_server;
 int tepi_server_open(const char *path, uint32_t workers, uint64_t memory_bytes, uint32_t isa,
                      struct tepi_card_server **server);
 void tepi_server_close(struct tepi_card_server *server);
+int tepi_server_plan_faults(struct tepi_card_server *server,
+                            const struct tepi_planned_fault *faults, uint32_t count);
+void tepi_server_detach(struct tepi_card_server *server);
+void tepi_server_attach(struct tepi_card_server *server);
 uint32_t tepi_server_clients(struct tepi_card_server *server);
 
 int tepi_held_open(struct tepi_slot_card *card, const void *image, uint64_t bytes, bool file,

@@ -159,6 +159,17 @@ int tepi_slot_inject(struct tepi_slot_card *card, uint32_t fault, uint32_t info)
     return 0;
 }
 
+int tepi_slot_plan_faults(struct tepi_slot_card *card, const struct tepi_planned_fault *faults,
+                          uint32_t count)
+{
+    return card->card ? tepi_card_plan_faults(card->card, faults, count) : -EOPNOTSUPP;
+}
+
+uint32_t tepi_slot_busy(struct tepi_slot_card *card, uint64_t *busy_ns, uint32_t most)
+{
+    return tepi_controller_busy(card->controller, busy_ns, most);
+}
+
 bool tepi_slot_alive(struct tepi_slot_card *card)
 {
     return tepi_controller_alive(card->controller);

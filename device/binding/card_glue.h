@@ -8,6 +8,7 @@
 #include "abi/program.h"
 #include "abi/queue.h"
 #include "abi/registers.h"
+#include "card/faults.h"
 #include "driver/bus_vfio.h"
 #include "driver/controller.h"
 #include "driver/loaded.h"
@@ -51,6 +52,9 @@ int tepi_slot_attach(struct tepi_slot_card *card, struct tepi_failure *failure);
 int tepi_slot_reset(struct tepi_slot_card *card, struct tepi_failure *failure);
 /* 0, or -EOPNOTSUPP: no software card of this process. */
 int tepi_slot_inject(struct tepi_slot_card *card, uint32_t fault, uint32_t info);
+int tepi_slot_plan_faults(struct tepi_slot_card *card, const struct tepi_planned_fault *faults,
+                          uint32_t count);
+uint32_t tepi_slot_busy(struct tepi_slot_card *card, uint64_t *busy_ns, uint32_t most);
 bool tepi_slot_alive(struct tepi_slot_card *card);
 uint32_t tepi_slot_epoch(struct tepi_slot_card *card);
 int tepi_slot_info(struct tepi_slot_card *card, struct tepi_controller_info *info);
@@ -59,11 +63,17 @@ int tepi_slot_nop(struct tepi_slot_card *card, struct tepi_failure *failure);
 int tepi_slot_eventfd(struct tepi_slot_card *card);
 uint32_t tepi_slot_collect(struct tepi_slot_card *card, struct tepi_ended *ended, uint32_t most);
 
-/* A software card behind a vfio-user socket: each client gets a function of it. Errno as tepi_card_create and tepi_endpoint_open. */
+/* A software card behind a vfio-user socket: each client gets a function of it. Errno as
+ * tepi_card_create and tepi_endpoint_open. */
 struct tepi_card_server;
 int tepi_server_open(const char *path, uint32_t workers, uint64_t memory_bytes, uint32_t isa,
                      struct tepi_card_server **server);
 void tepi_server_close(struct tepi_card_server *server);
+/* As of a card in this process: see card/faults.h and card/card.h. */
+int tepi_server_plan_faults(struct tepi_card_server *server,
+                            const struct tepi_planned_fault *faults, uint32_t count);
+void tepi_server_detach(struct tepi_card_server *server);
+void tepi_server_attach(struct tepi_card_server *server);
 uint32_t tepi_server_clients(struct tepi_card_server *server);
 
 /* Gives memory that the process freed back to the operating system. */

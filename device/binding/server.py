@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from device.binding._card import ffi, lib
 from device.binding.buses import no_such_isa, software_card
+from device.binding.planned import PlannedFault, planned_array
 
 if TYPE_CHECKING:
     from device.binding._card import CData
@@ -47,6 +49,24 @@ class CardServer:
     def clients(self) -> int:
         """How many are connected."""
         return 0 if self._server is None else lib.tepi_server_clients(self._server)
+
+    def plan_faults(self, plan: Sequence[PlannedFault]) -> None:
+        """As Card.plan_faults, for the card that all clients share."""
+        if lib.tepi_server_plan_faults(self._open(), planned_array(plan), len(plan)):
+            raise ValueError("the card refuses this plan of faults")
+
+    def detach(self) -> None:
+        """Surprise removal: the card is off the bus of every client until it is attached."""
+        lib.tepi_server_detach(self._open())
+
+    def attach(self) -> None:
+        """Put it back, as after a reset."""
+        lib.tepi_server_attach(self._open())
+
+    def _open(self) -> CData:
+        if self._server is None:
+            raise ValueError("the card is not served any more")
+        return self._server
 
     def close(self) -> None:
         """Disconnect every client and remove the socket. Once is enough."""

@@ -66,6 +66,22 @@ void tepi_server_close(struct tepi_card_server *server)
     free(server);
 }
 
+int tepi_server_plan_faults(struct tepi_card_server *server,
+                            const struct tepi_planned_fault *faults, uint32_t count)
+{
+    return tepi_card_plan_faults(server->card, faults, count);
+}
+
+void tepi_server_detach(struct tepi_card_server *server)
+{
+    tepi_card_detach(server->card);
+}
+
+void tepi_server_attach(struct tepi_card_server *server)
+{
+    tepi_card_attach(server->card);
+}
+
 uint32_t tepi_server_clients(struct tepi_card_server *server)
 {
     return tepi_endpoint_clients(server->endpoint);

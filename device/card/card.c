@@ -24,6 +24,7 @@ void tepi_card_attach(struct tepi_card *card)
 {
     pthread_mutex_lock(&card->control);
     if (!atomic_load(&card->present)) {
+        atomic_store(&card->faults.failing_resets, 0); /* power has been off */
         for (struct tepi_function *at = card->functions; at; at = at->next) {
             pthread_mutex_lock(&at->control);
             tepi_function_reset_locked(at);
@@ -66,6 +67,8 @@ static void release(struct tepi_card *card)
     pthread_cond_destroy(&card->work_wanted);
     pthread_mutex_destroy(&card->work_lock);
     pthread_mutex_destroy(&card->resize_lock);
+    pthread_mutex_destroy(&card->meter_lock);
+    pthread_mutex_destroy(&card->faults.lock);
     pthread_mutex_destroy(&card->functions_lock);
     pthread_mutex_destroy(&card->control);
     free(card);
@@ -94,6 +97,8 @@ int tepi_card_create(const struct tepi_card_config *config, struct tepi_card **o
     card->memory.bytes = config->memory_bytes;
     pthread_mutex_init(&card->control, NULL);
     pthread_mutex_init(&card->functions_lock, NULL);
+    pthread_mutex_init(&card->faults.lock, NULL);
+    pthread_mutex_init(&card->meter_lock, NULL);
     pthread_mutex_init(&card->resize_lock, NULL);
     pthread_mutex_init(&card->work_lock, NULL);
     pthread_cond_init(&card->work_wanted, NULL);

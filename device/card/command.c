@@ -103,6 +103,13 @@ static void dispatch_execute(struct tepi_card_command *command)
 void tepi_card_dispatch(struct tepi_card_command *command)
 {
     struct tepi_card_queue *queue = command->queue;
+    struct tepi_card_faults *faults = &queue->function->card->faults;
+    if (atomic_load_explicit(&faults->active, memory_order_relaxed)) {
+        tepi_card_faults_arrive(command);
+        if (tepi_card_faults_park(command)) {
+            return;
+        }
+    }
     struct tepi_verdict verdict = check(queue->function, &command->entry);
     if (verdict.fault == TEPI_FAULT_OK) {
         switch (command->entry.opcode) {
@@ -133,6 +140,13 @@ static uint32_t saturate32(uint64_t value)
 void tepi_card_perform(struct tepi_card_command *command, struct tepi_card_unit *unit)
 {
     struct tepi_function *function = command->queue->function;
+    const bool planned = atomic_load_explicit(&function->card->faults.active, memory_order_relaxed);
+    if (planned && tepi_card_faults_park(command)) {
+        if (unit) {
+            tepi_card_unit_return(function->card, unit);
+        }
+        return;
+    }
     const uint64_t now = tepi_card_clock_ns();
     struct tepi_verdict verdict = {TEPI_FAULT_OK, 0};
     command->completion.queue_ns = saturate32(now - command->arrived_ns);
@@ -144,6 +158,9 @@ void tepi_card_perform(struct tepi_card_command *command, struct tepi_card_unit 
         verdict = tepi_card_load(function, &command->entry, &command->completion.result);
     } else {
         verdict = tepi_card_execute(command, unit);
+        if (planned && verdict.fault == TEPI_FAULT_OK) {
+            verdict = tepi_card_faults_stall(command, tepi_card_clock_ns() - now);
+        }
     }
     if (command->program) {
         tepi_card_program_put(function, command->program);
@@ -155,4 +172,13 @@ void tepi_card_perform(struct tepi_card_command *command, struct tepi_card_unit 
         tepi_card_unit_return(function->card, unit);
     }
     tepi_card_queue_complete(command, verdict);
+}
+
+void tepi_card_perform_aborted(struct tepi_card_command *command)
+{
+    if (command->program) {
+        tepi_card_program_put(command->queue->function, command->program);
+        command->program = NULL;
+    }
+    tepi_card_queue_complete(command, (struct tepi_verdict){TEPI_FAULT_ABORTED, 0});
 }

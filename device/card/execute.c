@@ -55,7 +55,7 @@ static struct tepi_verdict read_list(struct execution *run)
     struct tepi_host_port *host = &run->function->host;
     const struct tepi_submission *entry = &run->command->entry;
     const uint64_t bytes = (uint64_t)run->count * sizeof(struct tepi_segment);
-    const struct tepi_segment *list = host->dma_acquire(host->host, entry->list_iova, bytes);
+    const struct tepi_segment *list = tepi_function_acquire(run->function, entry->list_iova, bytes);
     if (!list) {
         return fault(TEPI_FAULT_DMA, TEPI_NONE);
     }
@@ -104,10 +104,9 @@ static struct tepi_verdict check_list(struct execution *run)
 
 static struct tepi_verdict acquire_pieces(struct execution *run)
 {
-    struct tepi_host_port *host = &run->function->host;
     for (; run->acquired < run->count; run->acquired++) {
         struct piece *piece = &run->pieces[run->acquired];
-        piece->address = host->dma_acquire(host->host, piece->iova, piece->bytes);
+        piece->address = tepi_function_acquire(run->function, piece->iova, piece->bytes);
         if (!piece->address) {
             return fault(TEPI_FAULT_DMA, run->acquired);
         }
@@ -300,6 +299,8 @@ struct tepi_verdict tepi_card_execute(struct tepi_card_command *command,
         tepi_card_profile_end(command, &run.profile, verdict.fault == TEPI_FAULT_OK);
     }
     release(&run);
+    tepi_card_add(&unit->busy_ns, run.copy_in_ns + run.compute_ns + run.copy_out_ns);
+    tepi_card_add(&unit->executed, 1);
     command->completion.copy_in_ns = saturate32(run.copy_in_ns);
     command->completion.compute_ns = saturate32(run.compute_ns);
     command->completion.copy_out_ns = saturate32(run.copy_out_ns);

@@ -8,21 +8,36 @@
 
 void tepi_function_quiesce(struct tepi_function *function)
 {
+    tepi_card_faults_unpark(function, true);
     for (uint32_t i = 0; i < function->card->config.queues; i++) {
         tepi_card_queue_disable(&function->queues[i]);
     }
     /* Workers that helped its last commands may be on their way out. */
     tepi_card_units_settle(function);
     tepi_card_programs_clear(function);
+    tepi_card_faults_unpark(function, false);
 }
 
 /* The first reset after a fault of the whole card ends it, for all functions that are yet to come
  * and for the heartbeat. In the others it stands until they are reset themselves: their hosts have
  * to learn that what they had on the card cannot be trusted. */
-static void end_fatal(struct tepi_card *card)
+static void end_fatal(struct tepi_function *function)
 {
+    struct tepi_card *card = function->card;
     pthread_mutex_lock(&card->functions_lock);
+    pthread_mutex_lock(&card->work_lock);
+    const bool hung = atomic_exchange(&card->faults.hung, false);
+    pthread_mutex_unlock(&card->work_lock);
+    for (struct tepi_function *at = card->functions; at && hung; at = at->next) {
+        if (at != function) {
+            /* What it had begun is lost: of a hang, it hears only now. */
+            atomic_store(&at->status, TEPI_STATUS_FAULT);
+            tepi_function_interrupt_all(at);
+        }
+    }
     card->fatal = false;
+    atomic_store(&card->faults.throttle, 0);
+    atomic_store(&card->faults.overheated, false);
     atomic_store(&card->heartbeat_stopped, 0);
     pthread_mutex_unlock(&card->functions_lock);
 }
@@ -31,7 +46,12 @@ void tepi_function_reset_locked(struct tepi_function *function)
 {
     struct tepi_card *card = function->card;
     atomic_store(&function->status, TEPI_STATUS_RESETTING);
-    end_fatal(card);
+    if (tepi_card_faults_reset_fails(card)) {
+        tepi_function_quiesce(function);
+        tepi_function_log(function, TEPI_FAULT_RESET_FAILED, 0, 0, 0);
+        return;
+    }
+    end_fatal(function);
     tepi_function_quiesce(function);
     atomic_store(&function->control_register, 0);
     atomic_store(&function->fault_code, TEPI_FAULT_OK);

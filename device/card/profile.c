@@ -11,7 +11,6 @@ struct tepi_verdict tepi_card_profile_begin(struct tepi_card_command *command,
 {
     struct tepi_function *function = command->queue->function;
     struct tepi_card *card = function->card;
-    struct tepi_host_port *host = &function->host;
     const struct tepi_submission *entry = &command->entry;
     const uint64_t count = tepi_program_instructions(command->program->program);
     if (entry->data_bytes < count * sizeof(struct tepi_profile_record)) {
@@ -23,8 +22,8 @@ struct tepi_verdict tepi_card_profile_begin(struct tepi_card_command *command,
     if (!elapsed_ns) {
         return (struct tepi_verdict){TEPI_FAULT_NO_MEMORY, (uint32_t)(bytes >> 10) + 1};
     }
-    profile->records =
-        host->dma_acquire(host->host, entry->data_iova, count * sizeof(struct tepi_profile_record));
+    profile->records = tepi_function_acquire(function, entry->data_iova,
+                                             count * sizeof(struct tepi_profile_record));
     if (!profile->records) {
         tepi_memory_give(&card->memory, elapsed_ns, bytes);
         return (struct tepi_verdict){TEPI_FAULT_DMA, TEPI_NONE};

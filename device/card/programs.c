@@ -100,7 +100,7 @@ static struct tepi_verdict load_image(struct tepi_function *function,
         return memory_full(function->card, entry->data_bytes);
     }
     const struct tepi_program_source source = {
-        .image = host->dma_acquire(host->host, entry->data_iova, entry->data_bytes),
+        .image = tepi_function_acquire(function, entry->data_iova, entry->data_bytes),
         .bytes = entry->data_bytes,
         .consumed = consumed,
         .context = &image,

@@ -10,7 +10,7 @@
 static bool ready(const struct tepi_function *function)
 {
     return (atomic_load(&function->status) & TEPI_STATUS_READY) &&
-           atomic_load(&function->card->present);
+           atomic_load(&function->card->present) && !atomic_load(&function->card->faults.hung);
 }
 
 uint64_t tepi_card_queue_read(struct tepi_card_queue *queue, uint32_t which, unsigned width)
@@ -153,6 +153,7 @@ static struct tepi_card_command *fetch(struct tepi_card_queue *queue, uint64_t n
     }
     atomic_store_explicit(&command->abort, false, memory_order_relaxed);
     command->in_flight = true;
+    command->slow = false;
     command->completion = (struct tepi_completion){0};
     return command;
 }
@@ -222,16 +223,20 @@ static void post(struct tepi_card_queue *queue, const struct tepi_card_command *
 {
     struct tepi_completion *place = &queue->completions[queue->posted & (queue->entries - 1)];
     const uint32_t phase = (queue->posted & queue->entries) ? 0 : 1;
+    uint16_t command_id = command->entry.command_id;
+    uint32_t generation = atomic_load(&queue->function->generation);
+    if (atomic_load_explicit(&queue->function->card->faults.active, memory_order_relaxed)) {
+        tepi_card_faults_corrupt(command, &command_id, &generation);
+    }
     place->result = command->completion.result;
     place->info = verdict.info;
-    place->generation = atomic_load(&queue->function->generation);
+    place->generation = generation;
     place->queue_ns = command->completion.queue_ns;
     place->copy_in_ns = command->completion.copy_in_ns;
     place->compute_ns = command->completion.compute_ns;
     place->copy_out_ns = command->completion.copy_out_ns;
     _Atomic uint32_t *tag = (_Atomic uint32_t *)(void *)&place->tag;
-    atomic_store_explicit(tag, TEPI_TAG(command->entry.command_id, verdict.fault, phase),
-                          memory_order_release);
+    atomic_store_explicit(tag, TEPI_TAG(command_id, verdict.fault, phase), memory_order_release);
     queue->posted++;
 }
 

@@ -18,7 +18,7 @@ static const uint32_t fault_log_end =
 
 static uint32_t read_control32(struct tepi_function *function, uint32_t offset)
 {
-    const struct tepi_card *card = function->card;
+    struct tepi_card *card = function->card;
     switch (offset) {
     case TEPI_REG_MAGIC:
         return TEPI_MAGIC;
@@ -36,7 +36,12 @@ static uint32_t read_control32(struct tepi_function *function, uint32_t offset)
     case TEPI_REG_CONTROL:
         return atomic_load(&function->control_register);
     case TEPI_REG_STATUS:
-        return atomic_load(&function->status);
+        return atomic_load(&function->status) |
+               (atomic_load(&card->faults.throttle) ? TEPI_STATUS_THROTTLED : 0);
+    case TEPI_REG_TEMPERATURE:
+        return tepi_card_temperature_mc(card);
+    case TEPI_REG_POWER:
+        return tepi_card_power_mw(card);
     case TEPI_REG_GENERATION:
         return atomic_load(&function->generation);
     case TEPI_REG_FAULT_CODE:
@@ -67,6 +72,8 @@ static uint64_t read_control64(struct tepi_card *card, uint32_t offset)
         return tepi_memory_free(&card->memory);
     case TEPI_REG_HEARTBEAT:
         return tepi_card_heartbeat(card);
+    case TEPI_REG_EXECUTED:
+        return tepi_card_executed(card);
     case TEPI_REG_CLOCK:
         return tepi_card_clock_ns();
     default:
@@ -102,6 +109,10 @@ uint64_t tepi_function_read(void *device, uint32_t offset, unsigned width)
         return id >= card->config.queues
                    ? 0
                    : tepi_card_queue_read(&function->queues[id], at % TEPI_REG_QUEUE_STRIDE, width);
+    }
+    if (width == 8 && offset >= TEPI_REG_BUSY &&
+        (offset - TEPI_REG_BUSY) / 8 < card->config.workers) {
+        return tepi_card_busy_ns(card, (offset - TEPI_REG_BUSY) / 8);
     }
     if (offset >= TEPI_REG_FAULT_LOG && offset < fault_log_end) {
         return read_log(function, offset - TEPI_REG_FAULT_LOG, width);

@@ -11,6 +11,7 @@
 #include "abi/program.h"
 #include "abi/queue.h"
 #include "card/card.h"
+#include "card/faults.h"
 #include "card/memory.h"
 #include "card/program.h"
 #include <pthread.h>
@@ -44,6 +45,7 @@ struct tepi_card_command {
     uint64_t deadline_ns; /* on the card's clock; 0: none */
     atomic_bool abort;
     bool in_flight;
+    bool slow; /* by plan */
     struct tepi_completion completion;
 };
 
@@ -93,6 +95,7 @@ struct tepi_card_unit {
     bool resized;
     void *scratch, *next_scratch; /* next_*: to take when it falls idle, where `resized` */
     uint64_t scratch_bytes, next_bytes;
+    _Atomic uint64_t busy_ns, executed; /* added to by whoever holds the unit */
 };
 
 /* What one host sees of the card: registers, queue pairs, programs, fault log. */
@@ -119,6 +122,23 @@ struct tepi_function {
     struct tepi_card_command *work_first, *work_last;
     struct tepi_function *waiting_next; /* in the card's turn, while it has work */
     uint32_t units;                     /* that do its work, those of helpers too */
+    struct tepi_card_command *parked;   /* begun while the card hangs */
+    bool quiescing;                     /* no more are parked */
+};
+
+/* The plan, with `lock`, and what of it is in effect. */
+struct tepi_card_faults {
+    pthread_mutex_t lock;
+    struct tepi_planned_fault plan[TEPI_PLANNED_MOST];
+    uint64_t due[TEPI_PLANNED_MOST], left[TEPI_PLANNED_MOST];
+    uint32_t count;
+    uint64_t seen[TEPI_PLANNED_TRIGGERS];
+    _Atomic bool active; /* there is a plan: all else need not be looked at without one */
+    _Atomic bool hung;   /* written with work_lock */
+    _Atomic uint32_t slow, slow_factor, wrong_generation, corrupt, dma_errors, failing_resets;
+    _Atomic uint32_t throttle; /* factor; 0: none */
+    _Atomic bool overheated;
+    _Atomic uint64_t slow_ns;
 };
 
 struct tepi_card {
@@ -133,7 +153,12 @@ struct tepi_card {
     pthread_mutex_t functions_lock; /* nobody waits under it; changes take `control` too */
     struct tepi_function *functions;
     struct tepi_function *first; /* opened with the card, closed with it */
-    bool fatal;                  /* a fault stands that the next reset of any function ends */
+    struct tepi_card_faults faults;
+    bool fatal; /* a fault stands that the next reset of any function ends */
+
+    pthread_mutex_t meter_lock;
+    uint64_t metered_ns, metered_busy_ns; /* when power was last worked out */
+    uint32_t power_mw;
 
     pthread_mutex_t resize_lock;
     uint64_t unit_bytes;
@@ -179,6 +204,34 @@ uint64_t tepi_card_heartbeat(struct tepi_card *card);
 /* A fault of the whole card: it stands in every function until that one is reset. */
 void tepi_card_raise(struct tepi_card *card, uint32_t fault, uint32_t info);
 
+/* meter.c */
+uint64_t tepi_card_busy_ns(struct tepi_card *card, uint32_t worker);
+uint64_t tepi_card_executed(struct tepi_card *card);
+uint32_t tepi_card_power_mw(struct tepi_card *card);
+uint32_t tepi_card_temperature_mc(struct tepi_card *card);
+static inline void tepi_card_add(_Atomic uint64_t *count, uint64_t some)
+{
+    /* Nobody else writes it meanwhile. */
+    atomic_store_explicit(count, atomic_load_explicit(count, memory_order_relaxed) + some,
+                          memory_order_relaxed);
+}
+
+/* faults.c */
+/* Counts a command, of a card with a plan; faults that are due with it happen. */
+void tepi_card_faults_arrive(struct tepi_card_command *command);
+/* Keeps a command that a hung card would begin with; false where it does not hang. */
+bool tepi_card_faults_park(struct tepi_card_command *command);
+/* Ends, as aborted, what was kept of the function's; while `quiescing` nothing more is kept. */
+void tepi_card_faults_unpark(struct tepi_function *function, bool quiescing);
+/* Waits for as long as the command, which took `taken_ns`, is to be slower than that. */
+struct tepi_verdict tepi_card_faults_stall(struct tepi_card_command *command, uint64_t taken_ns);
+bool tepi_card_faults_reset_fails(struct tepi_card *card);
+/* Of a completion about to be written; with the queue's lock. */
+void tepi_card_faults_corrupt(const struct tepi_card_command *command, uint16_t *command_id,
+                              uint32_t *generation);
+/* dma_acquire of a command's memory. */
+void *tepi_function_acquire(struct tepi_function *function, uint64_t iova, uint64_t bytes);
+
 /* function.c */
 /* With its `control` held: drops its queues and programs, waiting for its own commands only. */
 void tepi_function_quiesce(struct tepi_function *function);
@@ -204,6 +257,9 @@ void tepi_card_dispatch(struct tepi_card_command *command);
 /* Does LOAD_PROGRAM or EXECUTE on this thread, returns the unit and completes the command. `unit`
  * may be NULL for a load, and for a command that was aborted. */
 void tepi_card_perform(struct tepi_card_command *command, struct tepi_card_unit *unit);
+
+/* Ends a command, not begun, as aborted. */
+void tepi_card_perform_aborted(struct tepi_card_command *command);
 
 /* profile.c: times of one EXECUTE, and where in host memory they go. */
 struct tepi_card_profile {

@@ -149,7 +149,8 @@ static void run(struct tepi_team *face, const struct tepi_job *job)
 bool tepi_card_help(struct tepi_card_team *team, struct tepi_card_unit *unit)
 {
     struct tepi_card *card = team->card;
-    uint64_t until = tepi_card_clock_ns() + SPIN_NS;
+    uint64_t last = tepi_card_clock_ns();
+    uint64_t until = last + SPIN_NS;
     while (atomic_load_explicit(&team->open, memory_order_relaxed) &&
            !atomic_load_explicit(&card->work_count, memory_order_relaxed)) {
         bool took = false;
@@ -168,9 +169,11 @@ bool tepi_card_help(struct tepi_card_team *team, struct tepi_card_unit *unit)
         const uint64_t now = tepi_card_clock_ns();
         if (took) {
             until = now + SPIN_NS;
+            tepi_card_add(&unit->busy_ns, now - last);
         } else if (now >= until) {
             return false;
         }
+        last = now;
     }
     return true;
 }

@@ -287,8 +287,24 @@ int tepi_controller_info(struct tepi_controller *controller, struct tepi_control
         .clock_ns = tepi_read64(bus, TEPI_REG_CLOCK),
         .status = tepi_read32(bus, TEPI_REG_STATUS),
         .fault_count = tepi_read32(bus, TEPI_REG_FAULT_COUNT),
+        .temperature_mc = tepi_read32(bus, TEPI_REG_TEMPERATURE),
+        .power_mw = tepi_read32(bus, TEPI_REG_POWER),
+        .executed = tepi_read64(bus, TEPI_REG_EXECUTED),
     };
     return info->status == TEPI_ALL_ONES ? -ENODEV : 0;
+}
+
+uint32_t tepi_controller_busy(struct tepi_controller *controller, uint64_t *busy_ns, uint32_t most)
+{
+    const uint32_t workers = tepi_read32(controller->bus, TEPI_REG_CAP_WORKERS);
+    if (workers == TEPI_ALL_ONES) {
+        return 0;
+    }
+    const uint32_t count = workers < most ? workers : most;
+    for (uint32_t i = 0; i < count; i++) {
+        busy_ns[i] = tepi_read64(controller->bus, TEPI_REG_BUSY + i * 8);
+    }
+    return count;
 }
 
 uint32_t tepi_controller_faults(struct tepi_controller *controller, struct tepi_fault_entry *log,

@@ -32,6 +32,8 @@ struct tepi_controller_info {
     uint32_t abi_min, abi_max, isa, workers, queues, generation;
     uint64_t opcodes, memory, memory_free, heartbeat, clock_ns;
     uint32_t status, fault_count;
+    uint32_t temperature_mc, power_mw;
+    uint64_t executed;
 };
 
 /* Takes over `bus` and enables the card behind it. 0, or negative errno: NOT_A_CARD, GONE,
@@ -54,6 +56,8 @@ uint32_t tepi_controller_fault(const struct tepi_controller *controller);
 uint32_t tepi_controller_epoch(const struct tepi_controller *controller);
 /* The card's registers now; 0 or -ENODEV. */
 int tepi_controller_info(struct tepi_controller *controller, struct tepi_controller_info *info);
+/* Busy nanoseconds of the first `most` workers, since the card has power; returns how many. */
+uint32_t tepi_controller_busy(struct tepi_controller *controller, uint64_t *busy_ns, uint32_t most);
 /* The newest entries of the card's fault log, oldest first; returns how many, at most `most`. */
 uint32_t tepi_controller_faults(struct tepi_controller *controller, struct tepi_fault_entry *log,
                                 uint32_t most);

@@ -31,7 +31,7 @@ struct tepi_pair {
 struct tepi_doorbells {
     struct tepi_device_port port;
     uint64_t spin_ns;
-    int file; /* sealed, TEPI_BAR0_BYTES, of which the client maps the last page */
+    int file; /* sealed, TEPI_BAR0_BYTES, of which the client maps the page of doorbells */
     unsigned char *page;
     _Atomic bool stop;
     uint32_t count; /* pairs */

@@ -95,6 +95,21 @@ class CardControl:
             raise unavailable(f"the card is not back: {error} {error.remedy}") from None
         return await self._status()
 
+    async def Inject(self, request: pb.CardInjectRequest) -> pb.CardStatus:
+        """INVALID_ARGUMENT for a plan that makes no sense, or a card that is no software card."""
+        from device.binding.planned import read_plan
+
+        self._require_card(change=True)
+        card = self._link.handle
+        if card is None:
+            raise unavailable(self._link.absent.detail)
+        try:
+            plan = read_plan(request.plan)
+            await asyncio.to_thread(card.plan_faults, plan)
+        except ValueError as error:
+            raise invalid(str(error)) from None
+        return await self._status()
+
     def _require_card(self, change: bool) -> None:
         if change and not self._may_change:
             raise forbidden("the server was started without --card-control")

@@ -59,6 +59,9 @@ class CardLike(Protocol):
     def heartbeat(self) -> int:
         """Grows while the card's firmware runs. Raises CardGone where it does not answer."""
 
+    def plan_faults(self, plan: Sequence[Any]) -> None:
+        """Let a software card suffer faults (device.binding.planned). Raises ValueError."""
+
     def reset(self) -> None:
         """Reset the card; what was loaded is gone. Raises CardError."""
 

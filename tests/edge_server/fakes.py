@@ -34,6 +34,7 @@ class FakeCard:
         self.reset_error: CardError | None = None
         self.beat = 0
         self.log: list[FaultEntry] = []
+        self.plan: list[Any] = []
         self.stopped = False  # the heart
 
     @property
@@ -55,6 +56,9 @@ class FakeCard:
             raise gone()
         self.beat += not self.stopped
         return self.beat
+
+    def plan_faults(self, plan: Sequence[Any]) -> None:
+        self.plan = list(plan)
 
     def reset(self) -> None:
         self.resets += 1

@@ -51,7 +51,7 @@ def test_faults_have_meaning_and_remedy() -> None:
     for code, fault in FAULTS.items():
         assert code == fault.code
         assert fault.meaning and fault.remedy
-        assert fault.severity in {"NONE", "REQUEST", "QUEUE", "FATAL", "GONE"}
+        assert fault.severity in {"NONE", "REQUEST", "QUEUE", "WARNING", "FATAL", "GONE"}
 
 
 def test_refused_program_names_its_fault(card: Card) -> None:

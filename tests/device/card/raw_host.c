@@ -13,7 +13,10 @@ enum {
     PAIR_BYTES = RAW_RINGS_BYTES / RAW_QUEUES,
     ENDLESS_AT = 2 << 20,
     ENDLESS_PIECE = 1 << 20,
-    ENDLESS_ITEM = 64,
+    ENDLESS_ITEM = RAW_ITEM,
+    INPUT_AT = 7 << 18,
+    OUTPUT_AT = INPUT_AT + 4096,
+    LIST_AT = 4096 * 8,
 };
 
 static void *acquire(void *host, uint64_t iova, uint64_t bytes)
@@ -258,6 +261,29 @@ uint32_t raw_load_copy(struct raw_host *raw, uint32_t elements)
     }
     free(image);
     return handle;
+}
+
+struct tepi_submission raw_copy_entry(struct raw_host *raw, uint32_t program, uint16_t command_id)
+{
+    const uint64_t base = RAW_WINDOW + RAW_RINGS_BYTES;
+    const struct tepi_segment list[2] = {{.iova = base + INPUT_AT, .bytes = RAW_ITEM, .port = 0},
+                                         {.iova = base + OUTPUT_AT, .bytes = RAW_ITEM, .port = 1}};
+    struct tepi_submission entry = raw_entry(raw, TEPI_CMD_EXECUTE, command_id);
+    entry.program = program;
+    entry.list_iova = raw_put(raw, LIST_AT, list, sizeof list);
+    entry.segments = 2;
+    return entry;
+}
+
+bool raw_copies(struct raw_host *raw, uint32_t program, uint8_t value)
+{
+    uint8_t item[RAW_ITEM];
+    struct tepi_completion done;
+    memset(item, value, sizeof item);
+    raw_put(raw, INPUT_AT, item, sizeof item);
+    const struct tepi_submission entry = raw_copy_entry(raw, program, 7);
+    return raw_do(raw, 1, &entry, &done) == TEPI_FAULT_OK &&
+           memcmp(raw->memory + RAW_RINGS_BYTES + OUTPUT_AT, item, sizeof item) == 0;
 }
 
 struct tepi_submission raw_endless(struct raw_host *raw, uint32_t handle, uint16_t command_id)

@@ -12,6 +12,7 @@
 
 #define RAW_WINDOW 0x100000000ull /* IOVA of the mapped memory */
 #define RAW_BYTES  (8u << 20)
+#define RAW_ITEM   64u
 
 enum { RAW_QUEUES = 4, RAW_RINGS_BYTES = 1 << 19 /* of the window, taken by the rings */ };
 
@@ -68,6 +69,11 @@ uint8_t *raw_copy_image(uint32_t elements, size_t *bytes);
 uint32_t raw_load(struct raw_host *raw, const void *image, size_t bytes, uint32_t *handle);
 /* Loads a copy program. */
 uint32_t raw_load_copy(struct raw_host *raw, uint32_t elements);
+
+/* An EXECUTE of a copy program of RAW_ITEM elements. */
+struct tepi_submission raw_copy_entry(struct raw_host *raw, uint32_t program, uint16_t command_id);
+/* One by queue 1; whether the card has copied an item of `value`. */
+bool raw_copies(struct raw_host *raw, uint32_t program, uint8_t value);
 
 /* An EXECUTE of a copy program of 64 elements that runs for minutes: its 4096 pieces are all the
  * same `bytes` of memory. The first output byte changes from 0 when it has begun. */

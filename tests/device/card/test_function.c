@@ -7,38 +7,11 @@
 #include <pthread.h>
 
 enum {
-    ITEM = 64,
-    INPUT_AT = 1 << 20,
-    OUTPUT_AT = INPUT_AT + 4096,
-    LIST_AT = 4096 * 8,
+    ITEM = RAW_ITEM,
     FUNCTIONS = 64,
     WHOLE = 64 << 20,
     ROUNDS = 300,
 };
-
-static struct tepi_submission copy_entry(struct raw_host *raw, uint32_t program, uint16_t id)
-{
-    const uint64_t base = RAW_WINDOW + RAW_RINGS_BYTES;
-    const struct tepi_segment list[2] = {{.iova = base + INPUT_AT, .bytes = ITEM, .port = 0},
-                                         {.iova = base + OUTPUT_AT, .bytes = ITEM, .port = 1}};
-    struct tepi_submission entry = raw_entry(raw, TEPI_CMD_EXECUTE, id);
-    entry.program = program;
-    entry.list_iova = raw_put(raw, LIST_AT, list, sizeof list);
-    entry.segments = 2;
-    return entry;
-}
-
-/* One item of `value` copied by the card of this host. */
-static bool copies(struct raw_host *raw, uint32_t program, uint8_t value)
-{
-    uint8_t item[ITEM];
-    struct tepi_completion done;
-    memset(item, value, sizeof item);
-    raw_put(raw, INPUT_AT, item, sizeof item);
-    const struct tepi_submission entry = copy_entry(raw, program, 7);
-    return raw_do(raw, 1, &entry, &done) == TEPI_FAULT_OK &&
-           memcmp(raw->memory + RAW_RINGS_BYTES + OUTPUT_AT, item, sizeof item) == 0;
-}
 
 static void reset(struct raw_host *raw)
 {
@@ -52,23 +25,23 @@ CHECK_CASE(each_function_is_a_card_of_its_own)
     CHECK(raw_open(&one, NULL));
     CHECK(raw_join(&two, one.card));
     const uint32_t first = raw_load_copy(&one, ITEM);
-    CHECK(copies(&one, first, 11));
+    CHECK(raw_copies(&one, first, 11));
     CHECK(raw_read64(&two, TEPI_REG_MEMORY_FREE) < WHOLE);
     CHECK_INT(raw_read64(&two, TEPI_REG_MEMORY_FREE), raw_read64(&one, TEPI_REG_MEMORY_FREE));
 
     /* No handle of one function means anything to another. */
     struct tepi_completion done;
-    const struct tepi_submission foreign = copy_entry(&two, first, 1);
+    const struct tepi_submission foreign = raw_copy_entry(&two, first, 1);
     CHECK_INT(raw_do(&two, 1, &foreign, &done), TEPI_FAULT_NO_PROGRAM);
     struct tepi_submission unload = raw_entry(&two, TEPI_CMD_UNLOAD, 2);
     unload.program = first;
     CHECK_INT(raw_do(&two, 1, &unload, &done), TEPI_FAULT_NO_PROGRAM);
     CHECK_INT(raw_read32(&two, TEPI_REG_FAULT_COUNT), 2);
     CHECK_INT(raw_read32(&one, TEPI_REG_FAULT_COUNT), 0);
-    CHECK(copies(&one, first, 12));
+    CHECK(raw_copies(&one, first, 12));
 
     raw_close(&two);
-    CHECK(copies(&one, first, 13));
+    CHECK(raw_copies(&one, first, 13));
     reset(&one);
     CHECK_INT(raw_read64(&one, TEPI_REG_MEMORY_FREE), WHOLE);
     raw_close(&one);
@@ -86,7 +59,7 @@ CHECK_CASE(reset_and_removal_of_a_host_leave_the_others_running)
     /* Waits for none of the other's commands: this one would take minutes. */
     for (uint8_t i = 0; i < 5; i++) {
         const uint32_t program = raw_load_copy(&two, ITEM);
-        CHECK(copies(&two, program, i));
+        CHECK(raw_copies(&two, program, i));
         reset(&two);
         CHECK_INT(raw_read32(&two, TEPI_REG_GENERATION), 2u + i);
     }
@@ -123,7 +96,7 @@ CHECK_CASE(closed_under_load_it_leaves_nothing_behind)
         CHECK_INT(atomic_load(&two.held), 0);
         CHECK_INT(raw_read64(&one, TEPI_REG_MEMORY_FREE), WHOLE);
     }
-    CHECK(copies(&one, raw_load_copy(&one, ITEM), 3));
+    CHECK(raw_copies(&one, raw_load_copy(&one, ITEM), 3));
     raw_close(&one);
 }
 
@@ -144,7 +117,7 @@ CHECK_CASE(a_full_queue_does_not_starve_another_function)
         many.command_id = (uint16_t)(1000 + i);
         raw_submit(&one, 2, &many);
     }
-    const struct tepi_submission entry = copy_entry(&two, other, 5);
+    const struct tepi_submission entry = raw_copy_entry(&two, other, 5);
     raw_submit(&two, 1, &entry);
     struct tepi_submission abort = raw_entry(&one, TEPI_CMD_ABORT, 3);
     struct tepi_completion done;
@@ -177,13 +150,13 @@ CHECK_CASE(fatal_fault_stands_in_every_function_until_its_own_reset)
     struct tepi_completion done;
     const struct tepi_submission nop = raw_entry(&two, TEPI_CMD_NOP, 1);
     CHECK_INT(raw_do(&two, 1, &nop, &done), TEPI_FAULT_OK);
-    CHECK(copies(&two, raw_load_copy(&two, ITEM), 9));
+    CHECK(raw_copies(&two, raw_load_copy(&two, ITEM), 9));
     CHECK_INT(raw_read32(&one, TEPI_REG_STATUS), TEPI_STATUS_FAULT);
     raw_submit(&one, 1, &nop);
     CHECK_INT(raw_completion(&one, 1, 0)->tag, 0);
     reset(&one);
     CHECK_INT(raw_read32(&one, TEPI_REG_STATUS), TEPI_STATUS_READY);
-    CHECK(copies(&one, raw_load_copy(&one, ITEM), 10));
+    CHECK(raw_copies(&one, raw_load_copy(&one, ITEM), 10));
     raw_close(&three);
     raw_close(&two);
     raw_close(&one);
@@ -201,7 +174,7 @@ CHECK_CASE(removal_takes_all_functions_and_return_brings_them_back)
     tepi_card_attach(one.card);
     CHECK_INT(raw_read32(&two, TEPI_REG_GENERATION), 2);
     raw_start(&two);
-    CHECK(copies(&two, raw_load_copy(&two, ITEM), 1));
+    CHECK(raw_copies(&two, raw_load_copy(&two, ITEM), 1));
     raw_close(&two);
     raw_close(&one);
 }
@@ -254,7 +227,7 @@ static void *live(void *argument)
             program = raw_load_copy(raw, ITEM);
             life->failed = program == 0;
         } else {
-            life->failed = !copies(raw, program, (uint8_t)chance);
+            life->failed = !raw_copies(raw, program, (uint8_t)chance);
         }
     }
     return NULL;
@@ -273,7 +246,7 @@ CHECK_CASE(functions_live_side_by_side)
         CHECK_INT(pthread_create(&threads[i], NULL, live, &lives[i]), 0);
     }
     for (uint32_t i = 0; i < ROUNDS; i++) {
-        CHECK(copies(&one, program, (uint8_t)i));
+        CHECK(raw_copies(&one, program, (uint8_t)i));
     }
     for (int i = 0; i < 3; i++) {
         pthread_join(threads[i], NULL);
