@@ -54,7 +54,8 @@ int tepi_slot_nop(struct tepi_slot_card *card, struct tepi_failure *failure);
 int tepi_slot_eventfd(struct tepi_slot_card *card);
 uint32_t tepi_slot_collect(struct tepi_slot_card *card, struct tepi_ended *ended, uint32_t most);
 
-/* A software card behind a vfio-user socket: each client gets a function of it. Errno as tepi_card_create and tepi_endpoint_open. */
+/* A software card behind a vfio-user socket: each client gets a function of it. Errno as
+ * tepi_card_create and tepi_endpoint_open. */
 struct tepi_card_server;
 int tepi_server_open(const char *path, uint32_t workers, uint64_t memory_bytes, uint32_t isa,
                      struct tepi_card_server **server);
