@@ -12,8 +12,8 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from time import perf_counter_ns
 
-from device.errors import CardError
-from edge_server.card.link import CardLink
+from device.errors import CardError, CardTimeout
+from edge_server.card.link import OVERDUE, CardLink
 from edge_server.card.shadow import Shadow
 from edge_server.engines.card import NotCompilable
 from edge_server.engines.engine import Array, EngineError, FeedError
@@ -25,6 +25,7 @@ from edge_server.served import OffCard, Route, ServedVersion, Slot
 from edge_server.status import Failure, RequestError, internal, invalid, unavailable
 from wire import inference_pb2 as pb
 
+_OVERDUE = 0.03  # seconds after a deadline in which the card must have said so
 _LOOP_LEAST = 0.01  # seconds of a deadline on the event loop
 
 
@@ -148,7 +149,7 @@ class Inference:
 
     def _is_short(self, slot: Slot, size: int) -> bool:
         cost = slot.costs.of(size)
-        return cost is not None and cost < self._limits.inline_ns
+        return slot.engine.inline and cost is not None and cost < self._limits.inline_ns
 
     async def _run_in_line(
         self, asked: Asked, feeds: Mapping[str, Array], patience: float | None
@@ -196,21 +197,50 @@ class Inference:
         gate: Gate | None,
         deadline_s: float | None = None,
     ) -> list[Array]:
-        """Run on a worker thread and leave `gate` after it, also where nobody waits any more."""
+        """Run on a worker thread and leave `gate` after it, also where nobody waits any more.
+
+        A card that does not even say that the deadline has passed is not waited for: its thread
+        stays with it, the request and the next in line go on. Raises CardTimeout then.
+        """
         loop = asyncio.get_running_loop()
         slot.enter()
+        overdue = False
 
         def finished() -> None:
             slot.leave()
-            if gate is not None:
+            if gate is not None and not overdue:
                 gate.leave()
+            error = future.exception() if overdue else None
+            if isinstance(error, CardError):
+                self._link.report(error, current=asked.served.route.slot is slot)
 
         def done(_future: Future[list[Array]]) -> None:
             loop.call_soon_threadsafe(finished)
 
         future = self._executor.submit(_run, slot, asked, feeds, deadline_s)
         future.add_done_callback(done)
-        return await asyncio.wrap_future(future)
+        waiting = asyncio.wrap_future(future)
+        waiting.add_done_callback(_heard)
+        if deadline_s is None:
+            return await waiting
+        ended, _ = await asyncio.wait({waiting}, timeout=deadline_s + _OVERDUE)
+        if ended:
+            return waiting.result()
+        overdue = True
+        if gate is not None:
+            gate.leave()
+        raise CardTimeout(
+            f"the card has not answered {deadline_s + _OVERDUE:.3f} s after it was asked",
+            code=7,
+            fault=OVERDUE,
+            remedy="the server resets it; if it persists replace it",
+        )
+
+
+def _heard(future: asyncio.Future[list[Array]]) -> None:
+    """Whoever waited may have gone; then its error is nobody's."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _run(

@@ -163,7 +163,8 @@ class Loader:
         if card.handle is None:
             return card.absent
         try:
-            engine = CardEngine(self._open_session(path, card.handle, self._threads))
+            session = self._open_session(path, card.handle, self._threads)
+            engine = CardEngine(session, card.handle.in_process)
         except (NotCompilable, ModelError) as error:
             return OffCard("not_compilable", str(error))
         except CardError as error:

@@ -55,7 +55,8 @@ class FaultEntry(NamedTuple):
 class Card:
     """One card, shared by any number of sessions and threads. Opened with Card.open."""
 
-    def __init__(self, handle: CData) -> None:
+    def __init__(self, handle: CData, in_process: bool = False) -> None:
+        self.in_process = in_process
         self._handle: CData | None = ffi.gc(handle, lib.tepi_slot_release)
         self._lock = threading.Lock()
         self.completions = Completions(handle)
@@ -87,7 +88,7 @@ class Card:
             return cls(open_vfio(where))
         if kind != "inproc":
             raise ValueError(f"unknown kind of card {kind!r}; the kinds are: {', '.join(KINDS)}")
-        return cls(open_inproc(threads, memory, isa))
+        return cls(open_inproc(threads, memory, isa), in_process=True)
 
     def __enter__(self) -> Self:
         return self

@@ -33,6 +33,8 @@ WATCH_INTERVAL: Final = 1.0  # seconds between looks at a card that no request u
 STILL: Final = 3  # looks at which the heartbeat may stand still
 STRIKES: Final = 5  # requests that the card fails, without a fault of its own, in STRIKES_SECONDS
 STRIKES_SECONDS: Final = 10.0
+OVERDUE: Final = "OVERDUE"
+"""Fault of a run that the card did not end, not even as too late; two of them are fatal."""
 
 _ON_BUS = (CardState.STARTING, CardState.PROBATION, CardState.READY)
 
@@ -81,7 +83,9 @@ class CardLink:
         self._moved = asyncio.Event()  # set by each event, for whoever pauses
         self._ready_before = False
         self._attempts = 0  # to get it back, since it was ready and steady
+        self._vain = 0  # resets, since it was ready
         self._ready_since = clock.now()
+        self._overdue = clock.now() - STRIKES_SECONDS
         self._strikes: deque[float] = deque(maxlen=STRIKES)
         self._outcomes: set[asyncio.Future[CardError | None]] = set()
 
@@ -159,6 +163,9 @@ class CardLink:
         """Whether further requests would only fail too, or wait."""
         if isinstance(error, CardGone) or not self._answers():
             return True
+        if error.fault == OVERDUE:
+            now, before, self._overdue = self._clock.now(), self._overdue, self._clock.now()
+            return now - before < STRIKES_SECONDS
         if isinstance(error, CardTimeout) and error.fault != "DEADLINE":
             return True
         if not isinstance(error, CardTimeout | CardFault):
@@ -196,7 +203,7 @@ class CardLink:
         if self.state is CardState.NONE:
             return
         outcome = self._outcome()
-        self._attempts = 0
+        self._attempts = self._vain = 0
         if CardEvent.RETRIED in TABLE[self.state]:
             why = OffCard("card_reset", "the card is being reset by an operator")
             self._happen(CardEvent.RETRIED, why)
@@ -287,6 +294,7 @@ class CardLink:
         self.returns += self._ready_before
         self._ready_before = True
         self._ready_since = self._clock.now()
+        self._vain = 0
         self._strikes.clear()
         assert self._users is not None
         self._users.enter()
@@ -367,7 +375,7 @@ class CardLink:
         return None
 
     async def _rest(self) -> CardEvent | None:
-        if self._attempts >= RESETS:
+        if self._vain >= RESETS:
             return CardEvent.GIVEN_UP
         delay = self._delay()
         return CardEvent.RETRIED if not delay or await self._pause(delay) else None
@@ -375,6 +383,7 @@ class CardLink:
     async def _reset(self) -> CardEvent:
         assert self._card is not None
         self.resets += 1
+        self._vain += 1
         await self._call(self._card.reset)
         return CardEvent.RESET
 

@@ -46,6 +46,10 @@ class CardLike(Protocol):
         """False from the moment that the card is off the bus."""
 
     @property
+    def in_process(self) -> bool:
+        """Whether it is a software card of this process."""
+
+    @property
     def info(self) -> Mapping[str, int | str]:
         """What the card says of itself. Raises CardGone where it does not answer."""
 
@@ -85,7 +89,9 @@ class NotCompilable(Exception):
 class CardEngine:
     """A model on the card; parts that the card cannot run are onnxruntime's, inside the session."""
 
-    def __init__(self, session: SessionLike) -> None:
+    def __init__(self, session: SessionLike, inline: bool) -> None:
+        """`inline`: the card computes in this process; see Engine.inline."""
+        self.inline = inline
         places = {row.where for row in session.placement}
         if "card" not in places:
             rows = list(session.placement)

@@ -29,6 +29,7 @@ class OnnxRuntimeEngine:
     """One onnxruntime session on the CPU with `threads` threads of its own."""
 
     device = "onnxruntime"
+    inline = True
 
     def __init__(self, model: Path, threads: int) -> None:
         try:

@@ -51,6 +51,7 @@ class TensorInfo:
 class Engine(Protocol):
     """A loaded model on one kind of device."""
 
+    inline: bool  # whether it computes in this process, so that it may do so on the event loop
     device: str  # what tepi_device says: "card", "onnxruntime" or "card+onnxruntime"
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]

@@ -10,7 +10,6 @@ back after each fault, and neither process grew.
 """
 
 import argparse
-import json
 import random
 import signal
 import subprocess
@@ -22,15 +21,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 
+from device.control import ask
 from device.host import open_session
+from edge_server.card.command import as_dict
+from edge_server.client import CARD_CONTROL, Client
 from tests.e2e.server_process import TEPI, Served, serving
 from wire import inference_pb2 as pb
+from wire import tepi_card_pb2 as card_pb
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ROOT / "examples/digits"
@@ -107,7 +111,7 @@ class CardProcess:
 
     def start(self) -> None:
         """Returns when it listens."""
-        words = ["card", "serve", f"--socket={self.socket}"]
+        words = ["card", "serve", f"--socket={self.socket}", f"--control={self.control}"]
         self._process = subprocess.Popen(
             [str(TEPI), *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
@@ -173,6 +177,26 @@ class Report:
         return not found and total > 0
 
 
+HANG = {"kind": "HANG"}
+FATAL: dict[str, dict[str, Any]] = {
+    "hang": {"plan": [HANG]},
+    "wrong generation": {"plan": [{"kind": "WRONG_GENERATION", "trigger": "execute", "after": 20}]},
+    "corrupt completion": {
+        "plan": [{"kind": "CORRUPT_COMPLETION", "trigger": "execute", "after": 20}]
+    },
+    "thermal shutdown": {"plan": [{"kind": "THERMAL_SHUTDOWN"}]},
+    "firmware assert": {"plan": [{"kind": "FIRMWARE_ASSERT", "count": 7}]},
+    "removal": {"remove_s": 0.5},
+    "reset fails once": {"plan": [{"kind": "RESET_FAILS", "count": 1}, HANG]},
+}
+PASSING: dict[str, dict[str, Any]] = {
+    "slow": {"plan": [{"kind": "SLOW", "factor": 1000, "count": 40}]},
+    "DMA error": {"plan": [{"kind": "DMA_ERROR", "count": 6}]},
+    "thermal throttle": {"plan": [{"kind": "THERMAL_THROTTLE", "factor": 4}]},
+}
+FOR_EVER: dict[str, Any] = {"plan": [{"kind": "RESET_FAILS", "count": 0}, HANG]}
+
+
 class Agitator:
     """Chooses what goes wrong next, and waits until the card is back."""
 
@@ -182,10 +206,11 @@ class Agitator:
         self._chance = chance
         self._kinds: dict[str, Callable[[], None]] = {
             "kill -9": self._kill,
-            "operator reset": lambda: self._tepi("card", "reset", "--address", served.grpc),
+            "operator reset": self._reset,
+            "reset fails for ever": self._fail_for_ever,
         }
-        for kind, words in PLANS.items():
-            self._kinds[kind] = lambda words=words: self._inject(*words)  # type: ignore[misc]
+        for kind, request in (FATAL | PASSING).items():
+            self._kinds[kind] = partial(ask, card.control, request)
         self._names = sorted(self._kinds)
 
     def one(self, report: Report) -> None:
@@ -193,39 +218,55 @@ class Agitator:
         name = self._chance.choice(self._names)
         report.faults[name] += 1
         start = time.perf_counter()
-        self._kinds[name]()
-        while time.perf_counter() - start < BACK_SECONDS:
-            status = json.loads(self._ask("card", "info", "--json"))
-            if status["state"] == "CARD_STATE_READY" and all(
-                model["device"] == "card" for model in status["models"]
-            ):
-                report.back_s.append(time.perf_counter() - start)
-                return
+        before = self._status()
+        try:
+            self._kinds[name]()
+            if name in PASSING:
+                time.sleep(self._chance.uniform(0.2, 1.0))
+            self._await(
+                lambda now: (
+                    now["state"] == "CARD_STATE_READY"
+                    and all(model["device"] == "card" for model in now["models"])
+                    and (name not in FATAL or int(now["losses"]) > int(before["losses"]))
+                )
+            )
+        except TimeoutError as error:
+            report.slow.append(f"{name}: {error}")
+        else:
+            report.back_s.append(time.perf_counter() - start)
+
+    def _await(self, reached: Callable[[dict[str, Any]], bool]) -> None:
+        end = time.perf_counter() + BACK_SECONDS
+        while not reached(now := self._status()):
+            if time.perf_counter() > end:
+                raise TimeoutError(f"after {BACK_SECONDS:.0f} s {now['state']}, {now['reason']}")
             time.sleep(0.05)
-        report.slow.append(f"{name}: not back after {BACK_SECONDS:.0f} s: {status['reason']}")
 
     def _kill(self) -> None:
         self._card.kill()
         time.sleep(self._chance.uniform(0.0, 0.5))
         self._card.start()
 
-    def _inject(self, *words: str) -> None:
-        self._tepi("card", "inject", *words, f"--control={self._card.control}")
-
-    def _tepi(self, *words: str) -> None:
+    def _reset(self) -> None:
+        words = ("card", "reset", f"--address={self._served.grpc}")
         subprocess.run([str(TEPI), *words], check=True, capture_output=True, timeout=60)
 
-    def _ask(self, *words: str) -> str:
-        done = subprocess.run(
-            [str(TEPI), *words, f"--address={self._served.grpc}"],
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        return done.stdout
+    def _fail_for_ever(self) -> None:
+        """Until the server gives up; then somebody mends the card and resets it."""
+        ask(self._card.control, FOR_EVER)
+        self._await(lambda now: now["state"] == "CARD_STATE_FAILED")
+        words = ("card", "reset", f"--address={self._served.grpc}")
+        done = subprocess.run([str(TEPI), *words], capture_output=True, timeout=60)
+        assert done.returncode == 1, "a reset that failed was said to be done"
+        ask(self._card.control, {"plan": []})
+        self._await(lambda now: now["state"] in ("CARD_STATE_FAILED", "CARD_STATE_READY"))
+        self._reset()
 
-
-PLANS: dict[str, tuple[str, ...]] = {}
+    def _status(self) -> dict[str, Any]:
+        with Client(self._served.grpc, 20.0) as client:
+            return as_dict(
+                client.call(CARD_CONTROL, "Status", card_pb.CardStatusRequest(), card_pb.CardStatus)
+            )
 
 
 @contextmanager

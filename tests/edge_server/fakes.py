@@ -37,6 +37,8 @@ class FakeCard:
         self.plan: list[Any] = []
         self.stopped = False  # the heart
 
+    in_process = True
+
     @property
     def info(self) -> dict[str, int | str]:
         if self.absent or not self.alive:

@@ -138,7 +138,7 @@ CHECK_CASE(region_info_of_bar0)
     CHECK_INT(info.argsz, 64);
     CHECK_INT(info.flags, 0xf);
     CHECK_INT(info.cap_offset, 32);
-    CHECK_INT(info.size, 0x2000);
+    CHECK_INT(info.size, 0x4000);
     CHECK_INT(sparse.id, 1);
     CHECK_INT(sparse.offset, 0x1000);
     CHECK_INT(sparse.size, 0x1000);
@@ -204,7 +204,7 @@ CHECK_CASE(accesses_and_vectors_in_bounds)
     struct {
         struct tepi_vfio_user_access access;
         uint8_t data[8];
-    } write = {{0x1ff8, 0, 8}, {0}};
+    } write = {{0x3ff8, 0, 8}, {0}};
     struct tepi_request request;
     const uint16_t writes = TEPI_VFIO_USER_REGION_WRITE;
     const uint16_t reads = TEPI_VFIO_USER_REGION_READ;
@@ -244,7 +244,7 @@ CHECK_CASE(configuration_space)
     CHECK_INT(space.bytes[PCI_CLASS_DEVICE + 1], 0x12);
     /* Sizing: all ones read back as the size, and the rest does not change. */
     tepi_config_write(&space, PCI_BASE_ADDRESS_0, ones, 4);
-    CHECK_BYTES(space.bytes + PCI_BASE_ADDRESS_0, "\x04\xe0\xff\xff", 4);
+    CHECK_BYTES(space.bytes + PCI_BASE_ADDRESS_0, "\x04\xc0\xff\xff", 4);
     tepi_config_write(&space, PCI_BASE_ADDRESS_2, ones, 4);
     CHECK_BYTES(space.bytes + PCI_BASE_ADDRESS_2, "\0\0\0\0", 4);
     tepi_config_write(&space, PCI_VENDOR_ID, ones, 4);

@@ -237,3 +237,13 @@ async def test_no_card_at_all() -> None:
     assert link.state is CardState.NONE
     await link.close()
     executor.shutdown()
+
+
+async def test_a_card_that_comes_back_each_time_is_never_given_up() -> None:
+    """Only later and later, as long as it is never steady."""
+    async with started() as stand:
+        for _ in range(2 * RESETS):
+            stand.link.report(fault(CardTimeout, "TIMEOUT"))
+            await stand.reaches(CardState.READY)
+        assert stand.card.resets == 2 * RESETS
+        assert stand.clock.searches == pytest.approx([0.1 * 2**n for n in range(9)])

@@ -13,6 +13,7 @@ class Doubling:
     """Doubles its input, and adds `error`."""
 
     device = "test"
+    inline = True
     inputs: tuple[TensorInfo, ...] = (TensorInfo.of("x", "tensor(float)", ["n", 3]),)
     outputs: tuple[TensorInfo, ...] = (TensorInfo.of("y", "tensor(float)", ["n", 3]),)
 

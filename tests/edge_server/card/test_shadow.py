@@ -2,6 +2,7 @@
 """The card's answers checked by onnxruntime behind the client's back, and deadlines of its runs."""
 
 import asyncio
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -128,3 +129,30 @@ def test_limits() -> None:
     assert limits.elsewhere(None, 0.0) == 1e-3
     assert limits.on_loop(100_000, None) == 0.01
     assert limits.on_loop(100_000, 0.01) == 0.005
+
+
+async def test_a_card_that_ignores_deadlines_is_not_waited_for(repository: Path) -> None:
+    """Its thread is left with it; two such runs are a fault, whatever they come to later."""
+    bench = Bench()
+    bench.hold = threading.Event()
+    bench.hold.set()
+    async with running(
+        repository, bench.parts(), card="inproc", card_deadline_ms=20, inline_limit_us=0
+    ) as (server, call):
+        while bench.started.acquire(blocking=False):
+            pass
+        bench.card.reset_error = CardTimeout("no", code=65, fault="TIMEOUT")
+        bench.hold.clear()
+        for n in (1, 2):
+            response = await call.infer(request("scale", {"x": X}))
+            assert text(response, "tepi_fallback_reason") == "card_timeout"
+            assert np.array_equal(arrays(response)["y"], 2 * X)
+            assert (server.link.state is CardState.READY) == (n == 1)
+        assert server.repository.find("scale", "").gate.idle
+        bench.card.reset_error = None
+        bench.hold.set()
+        while server.link.state is not CardState.READY:
+            bench.clock.wake()
+            await asyncio.sleep(0)
+        response = await call.infer(request("scale", {"x": X}))
+        assert text(response, "tepi_device") == "card"
