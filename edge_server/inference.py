@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 
 from device.errors import CardError, CardTimeout
-from edge_server.card.link import OVERDUE, CardLink
+from edge_server.card.link import CardLink
 from edge_server.card.shadow import Shadow
 from edge_server.engines.card import NotCompilable
 from edge_server.engines.engine import Array, EngineError, FeedError
@@ -166,6 +166,9 @@ class Inference:
             served.gate.leave()
             raise _refusal(served, route)
         try:
+            if served.on_card and self._link.is_late:
+                served.gate.leave()
+                raise _late()
             deadline = self._limits.elsewhere(slot.costs.of(asked.size), patience)
             arrays = await self._run_elsewhere(slot, asked, feeds, served.gate, deadline)
         except (CardError, NotCompilable) as error:
@@ -181,7 +184,8 @@ class Inference:
     ) -> tuple[list[Array], Route]:
         """The same request on onnxruntime, past the line: it has had its turn already."""
         if isinstance(error, CardError):
-            why = self._link.report(error, current=asked.served.route.slot is failed)
+            current = asked.served.route.slot is failed and not self._link.is_late
+            why = self._link.report(error, current)
         else:
             why = OffCard("not_compilable", str(error))
         route = asked.served.fallback(why.reason, why.detail)
@@ -204,13 +208,16 @@ class Inference:
         """
         loop = asyncio.get_running_loop()
         slot.enter()
-        overdue = False
+        overdue: int | None = None
 
         def finished() -> None:
             slot.leave()
-            if gate is not None and not overdue:
-                gate.leave()
-            error = future.exception() if overdue else None
+            if overdue is None:
+                if gate is not None:
+                    gate.leave()
+                return
+            self._link.ended(overdue)
+            error = future.exception()
             if isinstance(error, CardError):
                 self._link.report(error, current=asked.served.route.slot is slot)
 
@@ -226,15 +233,16 @@ class Inference:
         ended, _ = await asyncio.wait({waiting}, timeout=deadline_s + _OVERDUE)
         if ended:
             return waiting.result()
-        overdue = True
+        overdue = self._link.overdue()
         if gate is not None:
             gate.leave()
-        raise CardTimeout(
-            f"the card has not answered {deadline_s + _OVERDUE:.3f} s after it was asked",
-            code=7,
-            fault=OVERDUE,
-            remedy="the server resets it; if it persists replace it",
-        )
+        raise _late()
+
+
+def _late() -> CardTimeout:
+    remedy = "the host resets the card; if it persists replace it"
+    why = "the card keeps a request beyond its deadline"
+    return CardTimeout(why, code=7, fault="DEADLINE", remedy=remedy)
 
 
 def _heard(future: asyncio.Future[list[Array]]) -> None:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from typing import Any, Final, Protocol, TypeVar
 
-from device.errors import CardError, CardFault, CardGone, CardTimeout
+from device.errors import CardError, CardFault, CardGone
 from edge_server import log
 from edge_server.card.states import TABLE, CardEvent, CardState
+from edge_server.card.strikes import Strikes
 from edge_server.clock import Clock
 from edge_server.engines.card import CardLike
 from edge_server.loader import Card, fault_word
@@ -31,10 +32,6 @@ FAILED_DELAY: Final = 300.0
 STEADY: Final = 60.0  # seconds that a card must have been ready for its next loss to be the first
 WATCH_INTERVAL: Final = 1.0  # seconds between looks at a card that no request uses
 STILL: Final = 3  # looks at which the heartbeat may stand still
-STRIKES: Final = 5  # requests that the card fails, without a fault of its own, in STRIKES_SECONDS
-STRIKES_SECONDS: Final = 10.0
-OVERDUE: Final = "OVERDUE"
-"""Fault of a run that the card did not end, not even as too late; two of them are fatal."""
 
 _ON_BUS = (CardState.STARTING, CardState.PROBATION, CardState.READY)
 
@@ -85,8 +82,8 @@ class CardLink:
         self._attempts = 0  # to get it back, since it was ready and steady
         self._vain = 0  # resets, since it was ready
         self._ready_since = clock.now()
-        self._overdue = clock.now() - STRIKES_SECONDS
-        self._strikes: deque[float] = deque(maxlen=STRIKES)
+        self._overdue: Counter[int] = Counter()  # by serial
+        self._strikes = Strikes()
         self._outcomes: set[asyncio.Future[CardError | None]] = set()
 
     def serve(self, users: CardUsers) -> None:
@@ -150,29 +147,29 @@ class CardLink:
             return why
         if isinstance(error, CardGone) and not self._answers():
             self._happen(CardEvent.LEFT, why)
-        elif self._is_fatal(error):
+        elif self._strikes.fatal(error, self._answers(), self._clock.now()):
             self._happen(CardEvent.FAULTED, why)
         return why
+
+    def overdue(self) -> int:
+        """A run has not ended, not even as too late. Until `ended` with the number that this gives,
+        or the card is another, further requests had better not run on it."""
+        self._overdue[self._serial] += 1
+        return self._serial
+
+    def ended(self, number: int) -> None:
+        """That run is over after all."""
+        self._overdue[number] -= 1
+
+    @property
+    def is_late(self) -> bool:
+        """Whether a run is overdue now."""
+        return self._overdue[self._serial] > 0
 
     def doubt(self, detail: str) -> None:
         """The card's answers are not onnxruntime's."""
         if self.state in _ON_BUS:
             self._happen(CardEvent.DOUBTED, OffCard("card_mismatch", detail))
-
-    def _is_fatal(self, error: CardError) -> bool:
-        """Whether further requests would only fail too, or wait."""
-        if isinstance(error, CardGone) or not self._answers():
-            return True
-        if error.fault == OVERDUE:
-            now, before, self._overdue = self._clock.now(), self._overdue, self._clock.now()
-            return now - before < STRIKES_SECONDS
-        if isinstance(error, CardTimeout) and error.fault != "DEADLINE":
-            return True
-        if not isinstance(error, CardTimeout | CardFault):
-            return False
-        now = self._clock.now()
-        self._strikes.append(now)
-        return len(self._strikes) == STRIKES and now - self._strikes[0] < STRIKES_SECONDS
 
     def _answers(self) -> bool:
         return self._card is not None and self._card.alive
@@ -272,6 +269,7 @@ class CardLink:
         before, after = self.state, TABLE[self.state][event]
         self.state = after
         self._serial += 1
+        self._overdue.clear()
         self.absent = why or self.absent
         if before is CardState.READY:
             self.losses += event is not CardEvent.RETRIED
