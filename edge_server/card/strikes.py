@@ -13,7 +13,7 @@ STRIKES_SECONDS: Final = 10.0
 
 
 class Strikes:
-    """STRIKES requests failed in STRIKES_SECONDS, without a fault of the card's own, are a fault."""
+    """STRIKES requests failed in STRIKES_SECONDS, without a fault of their own, are one."""
 
     def __init__(self) -> None:
         self._times: deque[float] = deque(maxlen=STRIKES)

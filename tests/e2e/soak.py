@@ -214,8 +214,11 @@ class Agitator:
         self._names = sorted(self._kinds)
 
     def one(self, report: Report) -> None:
+        """A fault of any kind."""
+        self.suffer(self._chance.choice(self._names), report)
+
+    def suffer(self, name: str, report: Report) -> None:
         """One fault, from its cause to the card's return."""
-        name = self._chance.choice(self._names)
         report.faults[name] += 1
         start = time.perf_counter()
         before = self._status()
