@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 
 from device.errors import CardError
 from edge_server.card.diagnosis import diagnose
 from edge_server.card.link import CardLink
 from edge_server.card.states import CardState
+from edge_server.engines.card import CardLike
 from edge_server.repository import Repository
 from edge_server.served import ServedVersion
 from edge_server.status import forbidden, invalid, unavailable
@@ -130,15 +132,20 @@ class CardControl:
             models=[_model(served) for served in self._repository.all_served()],
             clock_ns=time.monotonic_ns(),
         )
-        try:
-            registers = await asyncio.to_thread(lambda: card.info) if card is not None else {}
-        except CardError:
-            registers = {}
+        registers: dict[str, int | str] = {}
+        if card is not None:
+            with suppress(CardError):
+                registers = await asyncio.to_thread(_read, card)
         status.isa = str(registers.get("isa", ""))
         for name, value in registers.items():
             if isinstance(value, int):
                 status.registers[name] = value & ((1 << 63) - 1)
         return status
+
+
+def _read(card: CardLike) -> dict[str, int | str]:
+    """Its registers, and the busy time of all workers together."""
+    return {**card.info, "busy_ns": sum(card.busy_ns)}
 
 
 def _model(served: ServedVersion) -> pb.CardModel:

@@ -53,6 +53,10 @@ class CardLike(Protocol):
     def info(self) -> Mapping[str, int | str]:
         """What the card says of itself. Raises CardGone where it does not answer."""
 
+    @property
+    def busy_ns(self) -> Sequence[int]:
+        """How long each compute worker has computed."""
+
     def faults(self) -> Sequence[Any]:
         """The fault log: rows as device.binding.card.FaultEntry."""
 

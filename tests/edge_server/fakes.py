@@ -45,6 +45,10 @@ class FakeCard:
             raise gone()
         return {"isa": "fake", "memory": 1 << 20, "clock_ns": 5_000, "workers": 1}
 
+    @property
+    def busy_ns(self) -> list[int]:
+        return [1_000_000]
+
     def faults(self) -> list[FaultEntry]:
         return self.log
 
