@@ -286,6 +286,7 @@ struct tepi_controller_info {
     uint32_t status, fault_count;
     uint32_t temperature_mc, power_mw;
     uint64_t executed;
+    uint32_t ecc_corrected;
     ...;
 };
 struct tepi_timings {
@@ -304,6 +305,8 @@ enum tepi_planned_kind {
     TEPI_PLANNED_THERMAL_SHUTDOWN,
     TEPI_PLANNED_RESET_FAILS,
     TEPI_PLANNED_FIRMWARE_ASSERT,
+    TEPI_PLANNED_BIT_FLIP,
+    TEPI_PLANNED_BIT_FLIP_UNDETECTED,
     ...
 };
 enum tepi_planned_trigger {

@@ -25,6 +25,7 @@ void tepi_card_attach(struct tepi_card *card)
     pthread_mutex_lock(&card->control);
     if (!atomic_load(&card->present)) {
         atomic_store(&card->faults.failing_resets, 0); /* power has been off */
+        atomic_store(&card->ecc_corrected, 0);
         for (struct tepi_function *at = card->functions; at; at = at->next) {
             pthread_mutex_lock(&at->control);
             tepi_function_reset_locked(at);

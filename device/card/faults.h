@@ -17,6 +17,8 @@ enum tepi_planned_kind {
     TEPI_PLANNED_THERMAL_SHUTDOWN = 7,
     TEPI_PLANNED_RESET_FAILS = 8,     /* the next `count` resets leave RESETTING; 0: all of them */
     TEPI_PLANNED_FIRMWARE_ASSERT = 9, /* `count` is the fault's info word */
+    TEPI_PLANNED_BIT_FLIP = 10, /* 1 bit of a program, corrected before it runs next; 2: fatal */
+    TEPI_PLANNED_BIT_FLIP_UNDETECTED = 11, /* `count` bits of weights, until unload or reset */
 };
 
 /* What is counted: commands as the card begins with them, from the plan on. */

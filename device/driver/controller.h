@@ -34,6 +34,7 @@ struct tepi_controller_info {
     uint32_t status, fault_count;
     uint32_t temperature_mc, power_mw;
     uint64_t executed;
+    uint32_t ecc_corrected;
 };
 
 /* Takes over `bus` and enables the card behind it. 0, or negative errno: NOT_A_CARD, GONE,
