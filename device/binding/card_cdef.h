@@ -307,6 +307,7 @@ enum tepi_planned_kind {
     TEPI_PLANNED_FIRMWARE_ASSERT,
     TEPI_PLANNED_BIT_FLIP,
     TEPI_PLANNED_BIT_FLIP_UNDETECTED,
+    TEPI_PLANNED_REMOVAL,
     ...
 };
 enum tepi_planned_trigger {

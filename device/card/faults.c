@@ -83,6 +83,9 @@ static void happen(struct tepi_card *card, const struct tepi_planned_fault *faul
     case TEPI_PLANNED_BIT_FLIP_UNDETECTED:
         tepi_card_ecc_flip_undetected(card, command, fault->count, faults->flip_number++);
         break;
+    case TEPI_PLANNED_REMOVAL:
+        tepi_card_remove(card, fault->ns);
+        break;
     default:
         tepi_card_raise(card, TEPI_FAULT_FIRMWARE_ASSERT, fault->count);
         break;
@@ -96,7 +99,7 @@ static bool valid(const struct tepi_planned_fault *fault)
     const uint32_t bits_most = fault->kind == TEPI_PLANNED_BIT_FLIP              ? 2
                                : fault->kind == TEPI_PLANNED_BIT_FLIP_UNDETECTED ? FLIPS_MOST
                                                                                  : 0;
-    return fault->kind >= TEPI_PLANNED_HANG && fault->kind <= TEPI_PLANNED_BIT_FLIP_UNDETECTED &&
+    return fault->kind >= TEPI_PLANNED_HANG && fault->kind <= TEPI_PLANNED_REMOVAL &&
            (!bits_most || (fault->count >= 1 && fault->count <= bits_most)) &&
            fault->trigger < TEPI_PLANNED_TRIGGERS && (fault->after || !fault->repeat) &&
            (!slows || (fault->factor >= 1 && fault->factor <= FACTOR_MOST));
@@ -109,10 +112,16 @@ int tepi_card_plan_faults(struct tepi_card *card, const struct tepi_planned_faul
     if (count > TEPI_PLANNED_MOST) {
         return -E2BIG;
     }
+    bool removes = false;
     for (uint32_t i = 0; i < count; i++) {
         if (!valid(&plan[i])) {
             return -EINVAL;
         }
+        removes |= plan[i].kind == TEPI_PLANNED_REMOVAL;
+    }
+    const int result = removes ? tepi_card_remover_start(card) : 0;
+    if (result) {
+        return result;
     }
     pthread_mutex_lock(&faults->lock);
     faults->count = count;

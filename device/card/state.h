@@ -146,6 +146,17 @@ struct tepi_card_faults {
     _Atomic uint64_t slow_ns;
 };
 
+/* Removal by plan. Detaching waits for commands, so that a thread of its own does it. */
+struct tepi_card_remover {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    pthread_t thread;
+    bool started, stop;
+    bool wanted;      /* from when it leaves until it is to return */
+    bool leaving;     /* of these, until it is detached */
+    uint64_t away_ns; /* 0: until it is attached */
+};
+
 struct tepi_card {
     struct tepi_card_config config;
     const struct tepi_kernel_set *kernels;
@@ -159,6 +170,7 @@ struct tepi_card {
     struct tepi_function *functions;
     struct tepi_function *first; /* opened with the card, closed with it */
     struct tepi_card_faults faults;
+    struct tepi_card_remover remover;
     bool fatal; /* a fault stands that the next reset of any function ends */
     _Atomic uint32_t ecc_corrected;
 
@@ -251,6 +263,18 @@ void tepi_card_ecc_flip_undetected(struct tepi_card *card, const struct tepi_car
 struct tepi_verdict tepi_card_ecc_check(struct tepi_card_command *command);
 /* Forgets what changed in a program that goes. */
 void tepi_card_ecc_forget(struct tepi_card *card, struct tepi_card_program *program);
+
+/* remove.c */
+void tepi_card_remover_init(struct tepi_card *card);
+void tepi_card_remover_destroy(struct tepi_card *card);
+/* Ends the thread; a card that is away stays away. */
+void tepi_card_remover_stop(struct tepi_card *card);
+/* Makes the thread, once; 0 or negative errno. */
+int tepi_card_remover_start(struct tepi_card *card);
+/* From now on the card is gone; nothing where it is already. */
+void tepi_card_remove(struct tepi_card *card, uint64_t away_ns);
+/* Waits until a card that has begun to leave has left. */
+void tepi_card_remover_settle(struct tepi_card *card);
 
 /* function.c */
 /* With its `control` held: drops its queues and programs, waiting for its own commands only. */
