@@ -82,6 +82,9 @@
     X(42, SLOW, WARNING, OK, \
       "a compute worker was slower than it should be; info: microseconds", \
       "nothing to do; replace the card if it goes on") \
+    X(43, MEMORY_ECC_CORRECTED, WARNING, OK, \
+      "a bit of card memory had changed and was corrected; info: byte offset in its program", \
+      "nothing to do; replace the card if it goes on") \
     X(48, HANG, FATAL, UNAVAILABLE, \
       "a worker stopped making progress; info: worker", \
       "reset the card") \

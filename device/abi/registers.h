@@ -32,9 +32,10 @@
 #define TEPI_REG_CLOCK       0x058u /* u64: card time in nanoseconds, stamps of the fault log */
 
 /* Health and work of the whole card; only ever for people to look at. */
-#define TEPI_REG_TEMPERATURE 0x060u /* u32: millidegrees Celsius */
-#define TEPI_REG_POWER       0x064u /* u32: milliwatts */
-#define TEPI_REG_EXECUTED    0x068u /* u64: EXECUTEs begun by a worker, of all functions */
+#define TEPI_REG_TEMPERATURE   0x060u /* u32: millidegrees Celsius */
+#define TEPI_REG_POWER         0x064u /* u32: milliwatts */
+#define TEPI_REG_EXECUTED      0x068u /* u64: EXECUTEs begun by a worker, of all functions */
+#define TEPI_REG_ECC_CORRECTED 0x070u /* u32: bits of card memory corrected since power on */
 
 /* Busy time of worker w, u64 nanoseconds: TEPI_REG_BUSY + w * 8. A page of its own, behind the
  * doorbells, so that a bus may map these. */

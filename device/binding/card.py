@@ -28,7 +28,7 @@ DEFAULT_MEMORY: Final = 512 << 20
 _INFO = (
     *("memory", "memory_free", "workers", "queues", "generation", "abi_min", "abi_max"),
     *("opcodes", "heartbeat", "clock_ns", "fault_count", "temperature_mc", "power_mw"),
-    "executed",
+    *("executed", "ecc_corrected"),
 )
 
 IsaName = Literal["auto", "scalar", "avx2", "avx512vnni", "amxint8"]
@@ -157,7 +157,8 @@ class Card:
     def info(self) -> dict[str, int | str]:
         """What the card says of itself: isa, memory, memory_free (bytes), workers, queues,
         generation, abi_min, abi_max, opcodes (bit mask), heartbeat, clock_ns, fault_count,
-        temperature_mc (millidegrees Celsius), power_mw, executed (EXECUTEs of all hosts).
+        temperature_mc (millidegrees Celsius), power_mw, executed (EXECUTEs of all hosts),
+        ecc_corrected (bits of card memory, since power on).
 
         Raises CardGone where it does not answer.
         """

@@ -283,7 +283,7 @@ struct tepi_controller_info {
     uint32_t abi_min, abi_max, isa, workers, queues, generation;
     uint64_t opcodes, memory, memory_free, heartbeat, clock_ns;
     uint32_t status, fault_count;
-    uint32_t temperature_mc, power_mw;
+    uint32_t temperature_mc, power_mw, ecc_corrected;
     uint64_t executed;
     ...;
 };
@@ -299,10 +299,9 @@ enum tepi_planned_kind {
     TEPI_PLANNED_WRONG_GENERATION,
     TEPI_PLANNED_CORRUPT_COMPLETION,
     TEPI_PLANNED_DMA_ERROR,
-    TEPI_PLANNED_THERMAL_THROTTLE,
-    TEPI_PLANNED_THERMAL_SHUTDOWN,
-    TEPI_PLANNED_RESET_FAILS,
-    TEPI_PLANNED_FIRMWARE_ASSERT,
+    TEPI_PLANNED_THERMAL_THROTTLE, TEPI_PLANNED_THERMAL_SHUTDOWN,
+    TEPI_PLANNED_RESET_FAILS, TEPI_PLANNED_FIRMWARE_ASSERT,
+    TEPI_PLANNED_BIT_FLIP, TEPI_PLANNED_BIT_FLIP_UNDETECTED, TEPI_PLANNED_REMOVAL,
     ...
 };
 enum tepi_planned_trigger {

@@ -25,6 +25,9 @@ _NO_MORE: Final = {
 }
 
 
+_BITS_MOST: Final = {"BIT_FLIP": 2, "BIT_FLIP_UNDETECTED": 1000}
+
+
 def _names(enum: str, prefix: str) -> dict[str, int]:
     found = ffi.typeof(f"enum {enum}").relements
     return {name.removeprefix(prefix): value for name, value in found.items()}
@@ -45,8 +48,9 @@ class PlannedFault:
     """A fault of `kind`, with the `after`-th command of `trigger` from 1 on; `after` 0: at once.
 
     `count` is how many commands, completions, transfers or resets it concerns (RESET_FAILS: 0 for
-    all; FIRMWARE_ASSERT: the fault's info), `factor` and `ns` by how much it slows down. It happens
-    `repeat` times more, each `after` commands later. Raises ValueError for what is not possible.
+    all; FIRMWARE_ASSERT: the fault's info; BIT_FLIP: bits, 1 or 2), `factor` and `ns` by how much
+    it slows down (REMOVAL: how long it is away, 0 until attached). It happens `repeat` times more,
+    each `after` commands later. Raises ValueError for what is not possible.
     """
 
     kind: str
@@ -66,6 +70,9 @@ class PlannedFault:
             value, most = getattr(self, name), _NO_MORE[name]
             if type(value) is not int or not least <= value <= most:
                 raise ValueError(f"{name} must be a number from {least} to {most}, got {value!r}")
+        bits = _BITS_MOST.get(self.kind)
+        if bits and not 1 <= self.count <= bits:
+            raise ValueError(f"count of {self.kind} must be from 1 to {bits}, got {self.count}")
         if self.repeat and not self.after:
             raise ValueError("repeat needs after: a fault that happens at once happens once")
 

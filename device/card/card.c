@@ -22,9 +22,11 @@ void tepi_card_detach(struct tepi_card *card)
 
 void tepi_card_attach(struct tepi_card *card)
 {
+    tepi_card_remover_settle(card); /* or it would leave after it has returned */
     pthread_mutex_lock(&card->control);
     if (!atomic_load(&card->present)) {
         atomic_store(&card->faults.failing_resets, 0); /* power has been off */
+        atomic_store(&card->ecc_corrected, 0);
         for (struct tepi_function *at = card->functions; at; at = at->next) {
             pthread_mutex_lock(&at->control);
             tepi_function_reset_locked(at);
@@ -63,6 +65,7 @@ void tepi_card_inject(struct tepi_card *card, enum tepi_fault fault, uint32_t in
 static void release(struct tepi_card *card)
 {
     tepi_card_workers_stop(card);
+    tepi_card_remover_destroy(card);
     pthread_cond_destroy(&card->units_idle);
     pthread_cond_destroy(&card->work_wanted);
     pthread_mutex_destroy(&card->work_lock);
@@ -101,6 +104,7 @@ int tepi_card_create(const struct tepi_card_config *config, struct tepi_card **o
     pthread_mutex_init(&card->meter_lock, NULL);
     pthread_mutex_init(&card->resize_lock, NULL);
     pthread_mutex_init(&card->work_lock, NULL);
+    tepi_card_remover_init(card);
     pthread_cond_init(&card->work_wanted, NULL);
     pthread_cond_init(&card->units_idle, NULL);
     atomic_store(&card->present, true);
@@ -118,6 +122,7 @@ int tepi_card_create(const struct tepi_card_config *config, struct tepi_card **o
 
 void tepi_card_destroy(struct tepi_card *card)
 {
+    tepi_card_remover_stop(card);
     while (card->functions) {
         tepi_function_close(card->functions);
     }

@@ -157,7 +157,12 @@ void tepi_card_perform(struct tepi_card_command *command, struct tepi_card_unit 
     } else if (command->entry.opcode == TEPI_CMD_LOAD_PROGRAM) {
         verdict = tepi_card_load(function, &command->entry, &command->completion.result);
     } else {
-        verdict = tepi_card_execute(command, unit);
+        if (planned) {
+            verdict = tepi_card_ecc_check(command);
+        }
+        if (verdict.fault == TEPI_FAULT_OK) {
+            verdict = tepi_card_execute(command, unit);
+        }
         if (planned && verdict.fault == TEPI_FAULT_OK) {
             verdict = tepi_card_faults_stall(command, tepi_card_clock_ns() - now);
         }

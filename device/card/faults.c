@@ -8,7 +8,7 @@
 
 #define STALL_STEP_NS 100000u /* between two looks at abort and deadline */
 
-enum { FACTOR_MOST = 1000 };
+enum { FACTOR_MOST = 1000, FLIPS_MOST = 1000 };
 
 /* One less, unless it is 0; true where it was not. */
 static bool take_one(_Atomic uint32_t *count)
@@ -44,7 +44,9 @@ static void throttle(struct tepi_card *card, uint32_t factor)
     pthread_mutex_unlock(&card->functions_lock);
 }
 
-static void happen(struct tepi_card *card, const struct tepi_planned_fault *fault)
+/* `command`: with which it happens; NULL: at once. */
+static void happen(struct tepi_card *card, const struct tepi_planned_fault *fault,
+                   const struct tepi_card_command *command)
 {
     struct tepi_card_faults *faults = &card->faults;
     switch (fault->kind) {
@@ -75,6 +77,15 @@ static void happen(struct tepi_card *card, const struct tepi_planned_fault *faul
     case TEPI_PLANNED_RESET_FAILS:
         atomic_store(&faults->failing_resets, fault->count ? fault->count : UINT32_MAX);
         break;
+    case TEPI_PLANNED_BIT_FLIP:
+        tepi_card_ecc_flip(card, command, fault->count, faults->flip_number++);
+        break;
+    case TEPI_PLANNED_BIT_FLIP_UNDETECTED:
+        tepi_card_ecc_flip_undetected(card, command, fault->count, faults->flip_number++);
+        break;
+    case TEPI_PLANNED_REMOVAL:
+        tepi_card_remove(card, fault->ns);
+        break;
     default:
         tepi_card_raise(card, TEPI_FAULT_FIRMWARE_ASSERT, fault->count);
         break;
@@ -85,7 +96,11 @@ static bool valid(const struct tepi_planned_fault *fault)
 {
     const bool slows =
         fault->kind == TEPI_PLANNED_SLOW || fault->kind == TEPI_PLANNED_THERMAL_THROTTLE;
-    return fault->kind >= TEPI_PLANNED_HANG && fault->kind <= TEPI_PLANNED_FIRMWARE_ASSERT &&
+    const uint32_t bits_most = fault->kind == TEPI_PLANNED_BIT_FLIP              ? 2
+                               : fault->kind == TEPI_PLANNED_BIT_FLIP_UNDETECTED ? FLIPS_MOST
+                                                                                 : 0;
+    return fault->kind >= TEPI_PLANNED_HANG && fault->kind <= TEPI_PLANNED_REMOVAL &&
+           (!bits_most || (fault->count >= 1 && fault->count <= bits_most)) &&
            fault->trigger < TEPI_PLANNED_TRIGGERS && (fault->after || !fault->repeat) &&
            (!slows || (fault->factor >= 1 && fault->factor <= FACTOR_MOST));
 }
@@ -97,10 +112,16 @@ int tepi_card_plan_faults(struct tepi_card *card, const struct tepi_planned_faul
     if (count > TEPI_PLANNED_MOST) {
         return -E2BIG;
     }
+    bool removes = false;
     for (uint32_t i = 0; i < count; i++) {
         if (!valid(&plan[i])) {
             return -EINVAL;
         }
+        removes |= plan[i].kind == TEPI_PLANNED_REMOVAL;
+    }
+    const int result = removes ? tepi_card_remover_start(card) : 0;
+    if (result) {
+        return result;
     }
     pthread_mutex_lock(&faults->lock);
     faults->count = count;
@@ -113,15 +134,17 @@ int tepi_card_plan_faults(struct tepi_card *card, const struct tepi_planned_faul
     atomic_store(&faults->dma_errors, 0);
     atomic_store(&faults->failing_resets, 0);
     atomic_store(&faults->throttle, 0);
+    faults->flip_number = 0;
+    /* Before a bit changes: who begins with its program afterwards has to look. */
+    atomic_store(&faults->active, count != 0 || atomic_load(&faults->flips) != 0);
     for (uint32_t i = 0; i < count; i++) {
         faults->plan[i] = plan[i];
         faults->due[i] = plan[i].after;
         faults->left[i] = plan[i].after ? (uint64_t)plan[i].repeat + 1 : 0;
         if (!plan[i].after) {
-            happen(card, &plan[i]);
+            happen(card, &plan[i], NULL);
         }
     }
-    atomic_store(&faults->active, count != 0);
     pthread_mutex_unlock(&faults->lock);
     return 0;
 }
@@ -140,7 +163,7 @@ void tepi_card_faults_arrive(struct tepi_card_command *command)
         if (faults->left[i] && faults->seen[fault->trigger] == faults->due[i]) {
             faults->left[i]--;
             faults->due[i] += fault->after;
-            happen(card, fault);
+            happen(card, fault, command);
         }
     }
     command->slow = opcode == TEPI_CMD_EXECUTE && take_one(&faults->slow);

@@ -17,6 +17,9 @@ enum tepi_planned_kind {
     TEPI_PLANNED_THERMAL_SHUTDOWN = 7,
     TEPI_PLANNED_RESET_FAILS = 8,     /* the next `count` resets leave RESETTING; 0: all of them */
     TEPI_PLANNED_FIRMWARE_ASSERT = 9, /* `count` is the fault's info word */
+    TEPI_PLANNED_BIT_FLIP = 10, /* 1 bit of a program, corrected before it runs next; 2: fatal */
+    TEPI_PLANNED_BIT_FLIP_UNDETECTED = 11, /* `count` bits of weights, until unload or reset */
+    TEPI_PLANNED_REMOVAL = 12, /* leaves the bus of all functions; back after `ns`, 0: attached */
 };
 
 /* What is counted: commands as the card begins with them, from the plan on. */
@@ -39,8 +42,9 @@ struct tepi_planned_fault {
 
 enum { TEPI_PLANNED_MOST = 64 };
 
-/* Takes the place of the plan before, what is left of its effects with it. 0, -EINVAL (a field out
- * of range) or -E2BIG. */
+/* Takes the place of the plan before, what is left of its effects with it; but a card that has left
+ * returns when it was to. 0, -EINVAL (a field out of range), -E2BIG, or the errno of starting a
+ * thread. */
 int tepi_card_plan_faults(struct tepi_card *card, const struct tepi_planned_fault *faults,
                           uint32_t count);
 

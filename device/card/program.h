@@ -53,6 +53,12 @@ struct tepi_profile_record tepi_program_describe(const struct tepi_program *prog
 uint64_t tepi_program_macs(const struct tepi_program *program);
 /* Arena and kernel scratch for one item in flight; charged to the memory by whoever allocates. */
 uint64_t tepi_program_scratch_bytes(const struct tepi_program *program);
+/* What the program keeps in card memory behind its head: steps, packed weights, tables. Begins and
+ * ends with a line of 64 bytes. To be written only while nobody runs the program. */
+uint8_t *tepi_program_kept(const struct tepi_program *program, uint64_t *bytes);
+/* Changes the highest bit of `bits` bytes of convolutions' weights, chosen by `seed`, whoever runs
+ * the program meanwhile. */
+void tepi_program_spoil(const struct tepi_program *program, uint32_t bits, uint64_t seed);
 /* About how long one thread takes for those instructions that several can share. */
 uint64_t tepi_program_shared_ns(const struct tepi_program *program);
 

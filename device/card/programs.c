@@ -167,6 +167,7 @@ void tepi_card_program_put(struct tepi_function *function, struct tepi_card_prog
     }
     pthread_mutex_unlock(&function->programs_lock);
     if (last) {
+        tepi_card_ecc_forget(function->card, program);
         tepi_program_free(program->program);
         free(program);
         fit_units(function->card);
@@ -199,6 +200,7 @@ void tepi_card_programs_clear(struct tepi_function *function)
         function->programs[i] = NULL;
         pthread_mutex_unlock(&function->programs_lock);
         if (program) {
+            tepi_card_ecc_forget(function->card, program);
             tepi_program_free(program->program);
             free(program);
         }

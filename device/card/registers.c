@@ -42,6 +42,8 @@ static uint32_t read_control32(struct tepi_function *function, uint32_t offset)
         return tepi_card_temperature_mc(card);
     case TEPI_REG_POWER:
         return tepi_card_power_mw(card);
+    case TEPI_REG_ECC_CORRECTED:
+        return atomic_load(&card->ecc_corrected);
     case TEPI_REG_GENERATION:
         return atomic_load(&function->generation);
     case TEPI_REG_FAULT_CODE:

@@ -32,7 +32,10 @@ struct tepi_card_program {
     uint32_t refs;
     bool unloaded; /* its handle is no longer valid; running commands keep it alive */
     struct tepi_program *program;
-    _Atomic uint64_t item_ns; /* running average of one item's compute time; 0: not run yet */
+    struct tepi_card_flip *flips; /* bits changed by plan that ECC has not looked at yet */
+    bool poisoned;                /* ECC has found that it cannot correct them */
+    uint32_t ecc_waiting;         /* commands that wait for those who run it, to look */
+    _Atomic uint64_t item_ns;     /* running average of one item's compute time; 0: not run yet */
 };
 
 /* A command between its fetch and its completion. */
@@ -137,8 +140,21 @@ struct tepi_card_faults {
     _Atomic bool hung;   /* written with work_lock */
     _Atomic uint32_t slow, slow_factor, wrong_generation, corrupt, dma_errors, failing_resets;
     _Atomic uint32_t throttle; /* factor; 0: none */
+    uint32_t flip_number;      /* of bit flips, from the plan on */
+    _Atomic uint32_t flips;    /* that ECC has not looked at yet, of all programs */
     _Atomic bool overheated;
     _Atomic uint64_t slow_ns;
+};
+
+/* Removal by plan. Detaching waits for commands, so that a thread of its own does it. */
+struct tepi_card_remover {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    pthread_t thread;
+    bool started, stop;
+    bool wanted;      /* from when it leaves until it is to return */
+    bool leaving;     /* of these, until it is detached */
+    uint64_t away_ns; /* 0: until it is attached */
 };
 
 struct tepi_card {
@@ -154,7 +170,9 @@ struct tepi_card {
     struct tepi_function *functions;
     struct tepi_function *first; /* opened with the card, closed with it */
     struct tepi_card_faults faults;
+    struct tepi_card_remover remover;
     bool fatal; /* a fault stands that the next reset of any function ends */
+    _Atomic uint32_t ecc_corrected;
 
     pthread_mutex_t meter_lock;
     uint64_t metered_ns, metered_busy_ns; /* when power was last worked out */
@@ -231,6 +249,32 @@ void tepi_card_faults_corrupt(const struct tepi_card_command *command, uint16_t 
                               uint32_t *generation);
 /* dma_acquire of a command's memory. */
 void *tepi_function_acquire(struct tepi_function *function, uint64_t iova, uint64_t bytes);
+
+/* ecc.c: bits of programs that change, and what notices. */
+/* Changes `bits` of one line in the program that `command` is to execute, else the oldest; NULL: no
+ * command. Where and which follows from `number` alone. */
+void tepi_card_ecc_flip(struct tepi_card *card, const struct tepi_card_command *command,
+                        uint32_t bits, uint32_t number);
+/* The same for weights, past ECC. */
+void tepi_card_ecc_flip_undetected(struct tepi_card *card, const struct tepi_card_command *command,
+                                   uint32_t bits, uint32_t number);
+/* Before an EXECUTE computes: corrects the lines of its program that changed, or raises the fault
+ * of those that cannot be corrected. */
+struct tepi_verdict tepi_card_ecc_check(struct tepi_card_command *command);
+/* Forgets what changed in a program that goes. */
+void tepi_card_ecc_forget(struct tepi_card *card, struct tepi_card_program *program);
+
+/* remove.c */
+void tepi_card_remover_init(struct tepi_card *card);
+void tepi_card_remover_destroy(struct tepi_card *card);
+/* Ends the thread; a card that is away stays away. */
+void tepi_card_remover_stop(struct tepi_card *card);
+/* Makes the thread, once; 0 or negative errno. */
+int tepi_card_remover_start(struct tepi_card *card);
+/* From now on the card is gone; nothing where it is already. */
+void tepi_card_remove(struct tepi_card *card, uint64_t away_ns);
+/* Waits until a card that has begun to leave has left. */
+void tepi_card_remover_settle(struct tepi_card *card);
 
 /* function.c */
 /* With its `control` held: drops its queues and programs, waiting for its own commands only. */

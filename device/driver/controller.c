@@ -290,6 +290,7 @@ int tepi_controller_info(struct tepi_controller *controller, struct tepi_control
         .temperature_mc = tepi_read32(bus, TEPI_REG_TEMPERATURE),
         .power_mw = tepi_read32(bus, TEPI_REG_POWER),
         .executed = tepi_read64(bus, TEPI_REG_EXECUTED),
+        .ecc_corrected = tepi_read32(bus, TEPI_REG_ECC_CORRECTED),
     };
     return info->status == TEPI_ALL_ONES ? -ENODEV : 0;
 }

@@ -32,7 +32,7 @@ struct tepi_controller_info {
     uint32_t abi_min, abi_max, isa, workers, queues, generation;
     uint64_t opcodes, memory, memory_free, heartbeat, clock_ns;
     uint32_t status, fault_count;
-    uint32_t temperature_mc, power_mw;
+    uint32_t temperature_mc, power_mw, ecc_corrected;
     uint64_t executed;
 };
 

@@ -27,7 +27,8 @@ Examples:
 
 \b
 Kinds: HANG, SLOW, WRONG_GENERATION, CORRUPT_COMPLETION, DMA_ERROR,
-THERMAL_THROTTLE, THERMAL_SHUTDOWN, RESET_FAILS, FIRMWARE_ASSERT, REMOVAL. A plan
+THERMAL_THROTTLE, THERMAL_SHUTDOWN, RESET_FAILS, FIRMWARE_ASSERT, BIT_FLIP
+(--count 1: corrected, 2: fatal), BIT_FLIP_UNDETECTED, REMOVAL. A plan
 is a list of {"kind": …, "trigger": "command" | "execute" | "load", "after": n,
 "count": n, "factor": n, "ns": n, "repeat": n}; it takes the place of the one
 before. docs/card.md tells what each does.

@@ -186,10 +186,12 @@ FATAL: dict[str, dict[str, Any]] = {
     },
     "thermal shutdown": {"plan": [{"kind": "THERMAL_SHUTDOWN"}]},
     "firmware assert": {"plan": [{"kind": "FIRMWARE_ASSERT", "count": 7}]},
+    "two bits flip": {"plan": [{"kind": "BIT_FLIP", "trigger": "execute", "after": 1, "count": 2}]},
     "removal": {"remove_s": 0.5},
     "reset fails once": {"plan": [{"kind": "RESET_FAILS", "count": 1}, HANG]},
 }
 PASSING: dict[str, dict[str, Any]] = {
+    "a bit flips": {"plan": [{"kind": "BIT_FLIP", "trigger": "execute", "after": 1, "count": 1}]},
     "slow": {"plan": [{"kind": "SLOW", "factor": 1000, "count": 40}]},
     "DMA error": {"plan": [{"kind": "DMA_ERROR", "count": 6}]},
     "thermal throttle": {"plan": [{"kind": "THERMAL_THROTTLE", "factor": 4}]},

@@ -4,6 +4,7 @@
 #include "card/raw_host.h"
 #include "check.h"
 #include <errno.h>
+#include <time.h>
 
 static bool plan(struct raw_host *raw, struct tepi_planned_fault fault)
 {
@@ -113,7 +114,7 @@ CHECK_CASE(hung_functions_close_and_leave_the_bus)
     raw_close(&one);
 }
 
-CHECK_CASE(slow_commands_obey_deadline_and_abort)
+CHECK_CASE(slow_commands_obey_deadline)
 {
     struct raw_host raw;
     struct tepi_completion done;
@@ -137,6 +138,38 @@ CHECK_CASE(slow_commands_obey_deadline_and_abort)
     struct tepi_submission running = raw_endless(&raw, program, 2);
     running.deadline_ns = 50000000;
     CHECK_INT(raw_do(&raw, 1, &running, &done), TEPI_FAULT_DEADLINE);
+    CHECK(raw_copies(&raw, program, 9));
+    raw_close(&raw);
+}
+
+CHECK_CASE(slow_commands_obey_abort)
+{
+    struct raw_host raw;
+    struct tepi_completion done;
+    CHECK(raw_open(&raw, NULL));
+    const uint32_t program = raw_load_copy(&raw, RAW_ITEM);
+    CHECK(plan(&raw, (struct tepi_planned_fault){
+                         .kind = TEPI_PLANNED_SLOW, .count = 1, .factor = 1, .ns = 60000000000u}));
+    /* The first two pieces: long enough for a worker, and done soon. */
+    struct tepi_submission slow = raw_endless(&raw, program, 2);
+    slow.batch /= slow.segments / 2;
+    slow.segments = 2;
+    raw_submit(&raw, 1, &slow);
+    const time_t until = time(NULL) + 20;
+    while (raw_read32(&raw, TEPI_REG_FAULT_COUNT) == 0 && time(NULL) < until) {
+    }
+    CHECK_INT(newest(&raw), TEPI_FAULT_SLOW);
+    struct tepi_submission stop = raw_entry(&raw, TEPI_CMD_ABORT, 3);
+    stop.program = slow.command_id;
+    raw_submit(&raw, 1, &stop);
+    uint32_t aborted = 0;
+    for (int i = 0; i < 2; i++) {
+        CHECK(raw_wait(&raw, 1, &done));
+        const bool of_abort = TEPI_TAG_COMMAND_ID(done.tag) == 3;
+        CHECK_INT(TEPI_TAG_STATUS(done.tag), of_abort ? TEPI_FAULT_OK : TEPI_FAULT_ABORTED);
+        aborted += of_abort ? done.result : 0;
+    }
+    CHECK_INT(aborted, 1);
     CHECK(raw_copies(&raw, program, 9));
     raw_close(&raw);
 }
@@ -271,7 +304,8 @@ static const struct check_case cases[] = {
     CHECK_ENTRY(plans_that_make_no_sense),
     CHECK_ENTRY(hang_is_silent_until_a_reset),
     CHECK_ENTRY(hung_functions_close_and_leave_the_bus),
-    CHECK_ENTRY(slow_commands_obey_deadline_and_abort),
+    CHECK_ENTRY(slow_commands_obey_deadline),
+    CHECK_ENTRY(slow_commands_obey_abort),
     CHECK_ENTRY(completion_of_an_earlier_generation),
     CHECK_ENTRY(completion_of_a_command_that_is_not_in_flight),
     CHECK_ENTRY(transfers_fail_where_planned),
