@@ -135,3 +135,22 @@ async def test_a_sequence_longer_than_the_model_allows(tmp_path: Path) -> None:
         assert "[1, 24, 8]" in refused.message
         response = await call.infer(request("positions", {"x": np.zeros((1, 16, 8), np.float32)}))
         assert text(response, "tepi_device") == "card"
+
+
+async def test_weights_that_flipped_unnoticed_are_found_by_the_shadow_check(
+    repository: Path, expected: Array
+) -> None:
+    plan = '[{"kind": "BIT_FLIP_UNDETECTED", "trigger": "execute", "after": 1}]'
+    async with running(repository, card="inproc", card_control=True, shadow_share=1.0) as (
+        server,
+        call,
+    ):
+        counters = server.counters.of("dense", "1")
+        await call("Inject", plan=plan)
+        async with asyncio.timeout(60):
+            while server.link.resets == 0:  # its answers are wrong meanwhile
+                await call.infer(request("dense", {"x": X}))
+        assert counters.shadow_mismatches >= 3
+        await until(lambda: server.link.state is CardState.READY)
+        await until(lambda: server.repository.find("dense", "").on_card)
+        assert await device(call, "dense", expected) == ("card", "")
