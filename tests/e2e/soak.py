@@ -42,6 +42,7 @@ CLIENTS = 4
 WARM_SECONDS = 5.0
 BACK_SECONDS = 60.0
 GROWTH_MIB = 24.0
+DEADLINE_MS = 250.0
 
 
 @dataclass
@@ -162,6 +163,13 @@ class Report:
         faults = ", ".join(f"{n} {fault}" for fault, n in sorted(self.faults.items()))
         print(f"faults: {faults or 'none'}")
         print("latency ms: p50 {:.2f}, p99 {:.2f}, p99.9 {:.2f}, most {:.2f}".format(*ms))
+        late = [value - DEADLINE_MS for value in load.latencies_ms if value >= DEADLINE_MS]
+        if late:
+            over = float(np.percentile(late, 99))
+            print(
+                f"{len(late)} requests waited for the card until its deadline of "
+                f"{DEADLINE_MS:.0f} ms, and {over:.1f} ms more (p99; {max(late):.1f} at most)"
+            )
         if self.back_s:
             worst, usual = max(self.back_s), float(np.median(self.back_s))
             print(f"card back in service after {usual:.2f} s in the median, {worst:.2f} s at most")
