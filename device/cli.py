@@ -10,6 +10,7 @@ import json
 import math
 import os
 import signal
+import socket
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -157,6 +158,17 @@ def bench(
     _print(found, as_json, tables.print_comparison)
 
 
+def _stop_signals() -> socket.socket:
+    """Readable from the first SIGTERM or SIGINT on, whichever thread the kernel gives it to: the
+    libraries that are loaded by now have threads that no mask of this one reaches."""
+    told, tell = socket.socketpair()
+    tell.setblocking(False)
+    signal.set_wakeup_fd(tell.detach(), warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: None)
+    return told
+
+
 @click.command(
     epilog="""\b
 Examples:
@@ -220,9 +232,7 @@ def serve(
     from device.binding.planned import read_plan
     from device.control import served
 
-    stop = {signal.SIGTERM, signal.SIGINT}
-    # Before the card's threads start, which so leave the signals to this one.
-    signal.pthread_sigmask(signal.SIG_BLOCK, stop)
+    told = _stop_signals()
     try:
         faults = read_plan(plan.read_text(encoding="utf-8")) if plan else []
         server = CardServer(str(path), threads=threads, memory=memory_mib << 20, isa=isa)
@@ -237,7 +247,7 @@ def serve(
             click.echo(
                 f"tepi: card ready: vfio-user at {path}, {threads} threads, {memory_mib} MiB"
             )
-        signal.sigwait(stop)
+        told.recv(1)
 
 
 @click.command()
