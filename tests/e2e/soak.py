@@ -41,6 +41,7 @@ DIGITS = ROOT / "examples/digits"
 CLIENTS = 4
 WARM_SECONDS = 5.0
 BACK_SECONDS = 60.0
+GIVEN_UP_SECONDS = 240.0  # five resets of 5 s, with pauses of up to 30 s
 GROWTH_MIB = 24.0
 DEADLINE_MS = 250.0
 
@@ -248,11 +249,13 @@ class Agitator:
         else:
             report.back_s.append(time.perf_counter() - start)
 
-    def _await(self, reached: Callable[[dict[str, Any]], bool]) -> None:
-        end = time.perf_counter() + BACK_SECONDS
+    def _await(
+        self, reached: Callable[[dict[str, Any]], bool], seconds: float = BACK_SECONDS
+    ) -> None:
+        end = time.perf_counter() + seconds
         while not reached(now := self._status()):
             if time.perf_counter() > end:
-                raise TimeoutError(f"after {BACK_SECONDS:.0f} s {now['state']}, {now['reason']}")
+                raise TimeoutError(f"after {seconds:.0f} s {now['state']}, {now['reason']}")
             time.sleep(0.05)
 
     def _kill(self) -> None:
@@ -267,7 +270,7 @@ class Agitator:
     def _fail_for_ever(self) -> None:
         """Until the server gives up; then somebody mends the card and resets it."""
         ask(self._card.control, FOR_EVER)
-        self._await(lambda now: now["state"] == "CARD_STATE_FAILED")
+        self._await(lambda now: now["state"] == "CARD_STATE_FAILED", GIVEN_UP_SECONDS)
         words = ("card", "reset", f"--address={self._served.grpc}")
         done = subprocess.run([str(TEPI), *words], capture_output=True, timeout=60)
         assert done.returncode == 1, "a reset that failed was said to be done"
