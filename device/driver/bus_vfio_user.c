@@ -118,7 +118,7 @@ static void ring(struct tepi_bus *bus, uint32_t offset, uint32_t value)
 
 static void vfio_user_write32(struct tepi_bus *bus, uint32_t offset, uint32_t value)
 {
-    if (offset >= TEPI_REG_DOORBELL) {
+    if (offset >= TEPI_REG_DOORBELL && offset < TEPI_REG_DOORBELL + TEPI_DOORBELL_PAGE) {
         ring(bus, offset, value);
     } else {
         (void)access_bar0(bus, TEPI_VFIO_USER_REGION_WRITE, offset, &value, sizeof value);

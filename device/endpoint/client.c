@@ -118,6 +118,12 @@ static int reset_device(struct tepi_client *client)
     return -result;
 }
 
+/* In the page that the client maps; registers lie before and behind it. */
+static bool is_doorbell(uint32_t offset)
+{
+    return offset >= TEPI_REG_DOORBELL && offset < TEPI_REG_DOORBELL + TEPI_DOORBELL_PAGE;
+}
+
 static int write_bar0(struct tepi_client *client, uint32_t offset, const uint8_t *data,
                       uint32_t count)
 {
@@ -127,7 +133,7 @@ static int write_bar0(struct tepi_client *client, uint32_t offset, const uint8_t
         return EINVAL;
     }
     memcpy(&value, data, count);
-    if (offset >= TEPI_REG_DOORBELL) {
+    if (is_doorbell(offset)) {
         if (count != 4) {
             return EINVAL;
         }
@@ -147,8 +153,8 @@ static int write_bar0(struct tepi_client *client, uint32_t offset, const uint8_t
 static int read_bar0(struct tepi_client *client, uint32_t offset, uint8_t *data, uint32_t count)
 {
     const struct tepi_device_port *port = &client->port;
-    if (offset + count > TEPI_REG_DOORBELL) {
-        if (offset < TEPI_REG_DOORBELL) {
+    if (is_doorbell(offset)) {
+        if (count > TEPI_REG_BUSY - offset) {
             return EINVAL;
         }
         tepi_doorbells_read(&client->doorbells, offset, data, count);
