@@ -228,3 +228,10 @@ def test_interrupt_stops_it_with_0(tmp_path: Path) -> None:
         served.process.send_signal(signal.SIGINT)
         assert served.process.wait(20) == 0
         assert not card.alive
+
+
+def test_registers_behind_the_doorbell_page_are_the_cards(tmp_path: Path) -> None:
+    path = tmp_path / "card.sock"
+    with card_process(path), Card.open(f"vfio-user:{path}") as card:
+        for _ in range(300):
+            assert len(card.busy_ns) == int(card.info["workers"])
