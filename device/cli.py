@@ -18,6 +18,8 @@ from typing import Any
 
 import click
 
+from device.console import console
+
 _MODEL = click.argument("model", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 _SHAPES = click.option(
@@ -50,7 +52,6 @@ _CARD = click.option(
     help="inproc: a software card of the command's own; vfio-user:PATH: that of `tepi card serve`.",
 )
 _MEMORY_MIB = 4096
-_WIDE = 200  # columns of a table that goes into a file or a pipe
 
 
 def _open_card(kind: str, threads: int, isa: str) -> Any:
@@ -60,13 +61,6 @@ def _open_card(kind: str, threads: int, isa: str) -> Any:
         return Card.open(kind, threads=threads, isa=isa, memory=_MEMORY_MIB << 20)
     except ValueError as error:
         raise click.ClickException(str(error)) from None
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=_WIDE)
 
 
 def _finite(value: Any) -> Any:
@@ -82,7 +76,7 @@ def _print(found: Any, as_json: bool, table: Callable[[Any, Any], None]) -> None
     if as_json:
         click.echo(json.dumps(_finite(asdict(found))))
     else:
-        table(found, _console())
+        table(found, console())
 
 
 @click.command(

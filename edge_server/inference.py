@@ -166,10 +166,12 @@ class Inference:
             served.gate.leave()
             raise _refusal(served, route)
         try:
-            if served.on_card and self._link.is_late:
-                served.gate.leave()
-                raise _late()
-            deadline = self._limits.elsewhere(slot.costs.of(asked.size), patience)
+            deadline = None  # the processor has none
+            if served.on_card:
+                if self._link.is_late:
+                    served.gate.leave()
+                    raise _late()
+                deadline = self._limits.elsewhere(slot.costs.of(asked.size), patience)
             arrays = await self._run_elsewhere(slot, asked, feeds, served.gate, deadline)
         except (CardError, NotCompilable) as error:
             arrays, route = await self._fall_back(asked, slot, error, feeds)

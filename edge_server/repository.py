@@ -91,7 +91,7 @@ class Repository:
         self._served: dict[tuple[str, str], ServedVersion] = {}
         self.on_change: Callable[[str, bool], None] = lambda _name, _ready: None
         self.on_publish: Callable[[], None] = lambda: None
-        link.serve(ModelsOnCard(self.all_served, self._announce, loader, link, executor))
+        link.serve(ModelsOnCard(self.all_served, self._announce, loader, link))
 
     # -- looking up ---------------------------------------------------------------------------
 
@@ -211,7 +211,6 @@ class Repository:
                 continue
             counters = self.counters.of(name, version)
             counters.load_ns = time.perf_counter_ns() - start
-            ready = self._link.state is CardState.READY
             fresh[version] = ServedVersion(
                 name,
                 version,
@@ -219,7 +218,7 @@ class Repository:
                 counters,
                 self._max_queue_size,
                 self._executor,
-                None if ready else self._link.absent,
+                self._link.absent,
             )
         report.tell(name)
         await self._swap(model, fresh, failures)
@@ -264,6 +263,9 @@ class Repository:
             state = State.READY if version in kept else State.UNAVAILABLE
             model.states[version] = (state, f"not reloaded: {why}" if version in kept else why)
         model.reason = ""
+        if self._link.state is CardState.READY:
+            for served in fresh.values():
+                served.enter_card()
         self._publish(model)
         for served in fresh.values():
             route = served.route

@@ -132,9 +132,9 @@ class ServedVersion:
         counters: ModelCounters,
         max_queue_size: int,
         executor: Executor,
-        withheld: OffCard | None = None,
+        withheld: OffCard,
     ) -> None:
-        """`withheld`: why requests must not run on the card yet, where it is loaded there."""
+        """`withheld`: why requests do not run on the card before `enter_card`."""
         config = loaded.config
         queue = config.dynamic_batching.default_queue_policy
         self.name = name
@@ -157,7 +157,7 @@ class ServedVersion:
         self.probes = loaded.probes
         self._card = loaded.card
         self._candidate: Slot | OffCard | None = None
-        if withheld is not None and isinstance(loaded.card, Slot):
+        if isinstance(loaded.card, Slot):
             self._candidate, self._card = loaded.card, withheld
         self._executor = executor
         self._fallbacks: dict[str, Route] = {}
@@ -206,6 +206,10 @@ class ServedVersion:
         """What loading it onto the card came to; see `enter_card`."""
         if isinstance(self._candidate, Slot):
             self._candidate.retire(self._executor)
+        if self._retiring and isinstance(card, Slot):
+            card.retire(self._executor)
+            return
+        self.probes.agreement.forget()  # the card's memory has been written anew
         self._candidate = card
 
     def enter_card(self) -> None:

@@ -11,6 +11,7 @@ import click
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
+from device.console import console
 from edge_server.client import CARD_CONTROL, CallError, Client
 from wire import tepi_card_pb2 as pb
 
@@ -50,14 +51,6 @@ def table(*columns: str) -> Any:
     for column in columns:
         found.add_column(column, overflow="fold")
     return found
-
-
-def show(what: Any) -> None:
-    """On the terminal, or wide where there is none."""
-    from rich.console import Console
-
-    console = Console()
-    (console if console.is_terminal else Console(width=200)).print(what)
 
 
 address_option = click.option(
@@ -100,7 +93,7 @@ def list_cards(address: str, as_json: bool) -> None:
     models = [f"{m.name}/{m.version}" for m in status.models if m.device.startswith("card")]
     memory = str(status.registers["memory"] >> 20) if status.isa else ""
     rows.add_row(status.bus, state_of(status), status.isa, memory, " ".join(models))
-    show(rows)
+    console().print(rows)
 
 
 @click.command(epilog="Exits 0 where the card is ready, and 1 where it is not.")
@@ -132,7 +125,7 @@ def log(address: str, as_json: bool) -> None:
         name = f"{entry.code} {entry.fault}"
         number, detail = str(entry.sequence), str(entry.info)
         rows.add_row(number, ago, name, entry.severity, detail, entry.meaning, entry.remedy)
-    show(rows)
+    console().print(rows)
 
 
 @click.command(
@@ -156,7 +149,7 @@ def diag(address: str, level: int, as_json: bool) -> None:
         for check in found.checks:
             mark = "[green]ok[/]" if check.passed else "[red]FAILED[/]"
             rows.add_row(check.name, mark, check.detail, check.remedy)
-        show(rows)
+        console().print(rows)
     if not all(check.passed for check in found.checks):
         raise click.exceptions.Exit(_EXIT_BAD)
 

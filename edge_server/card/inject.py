@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from edge_server.card.command import call
+from edge_server.card.command import address_option, call
 from wire import tepi_card_pb2 as pb
 
 _REMOVAL = "REMOVAL"
@@ -26,6 +26,7 @@ Examples:
   tepi card inject --end
 
 \b
+The server is one with --card inproc and --card-control.
 Kinds: HANG, SLOW, WRONG_GENERATION, CORRUPT_COMPLETION, DMA_ERROR,
 THERMAL_THROTTLE, THERMAL_SHUTDOWN, RESET_FAILS, FIRMWARE_ASSERT, BIT_FLIP
 (--count 1: corrected, 2: fatal), BIT_FLIP_UNDETECTED, REMOVAL. A plan
@@ -51,12 +52,7 @@ before. docs/card.md tells what each does.
 @click.option(
     "--seconds", type=click.FloatRange(0, 3600), default=1.0, show_default=True, help="Of REMOVAL."
 )
-@click.option(
-    "--address",
-    default="127.0.0.1:8001",
-    show_default=True,
-    help="The server, started with --card inproc and --card-control.",
-)
+@address_option
 @click.option(
     "--control",
     type=click.Path(path_type=Path),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from typing import Any, Final, Protocol, TypeVar
@@ -82,7 +81,7 @@ class CardLink:
         self._attempts = 0  # to get it back, since it was ready and steady
         self._vain = 0  # resets, since it was ready
         self._ready_since = clock.now()
-        self._overdue: Counter[int] = Counter()  # by serial
+        self._overdue = 0  # runs that have not ended in time
         self._strikes = Strikes()
         self._outcomes: set[asyncio.Future[CardError | None]] = set()
 
@@ -92,8 +91,9 @@ class CardLink:
 
     @property
     def card(self) -> Card:
-        """What a model is loaded onto now."""
-        return Card(self._card if self.state in _ON_BUS else None, self.absent)
+        """What a model is loaded onto now. The first models are all checked in probation."""
+        handle = self._card if self.state in _ON_BUS else None
+        return Card(handle, self.absent, checked_later=self._supervisor is None)
 
     @property
     def handle(self) -> CardLike | None:
@@ -106,7 +106,7 @@ class CardLink:
             return
         self.absent = OffCard("card_starting", "the card is being started")
         try:
-            self._card = await self._call(self._open_card)
+            self._card = await self.call(self._open_card)
         except CardError as error:
             self._count(error)
             self._attempts = 1
@@ -131,7 +131,7 @@ class CardLink:
             await asyncio.gather(self._supervisor, return_exceptions=True)
         if self._card is not None:
             card, self._card = self._card, None
-            await self._call(card.close)
+            await self.call(card.close)
 
     # -- what requests notice -----------------------------------------------------------------
 
@@ -154,17 +154,18 @@ class CardLink:
     def overdue(self) -> int:
         """A run has not ended, not even as too late. Until `ended` with the number that this gives,
         or the card is another, further requests had better not run on it."""
-        self._overdue[self._serial] += 1
+        self._overdue += 1
         return self._serial
 
     def ended(self, number: int) -> None:
         """That run is over after all."""
-        self._overdue[number] -= 1
+        if number == self._serial:
+            self._overdue -= 1
 
     @property
     def is_late(self) -> bool:
         """Whether a run is overdue now."""
-        return self._overdue[self._serial] > 0
+        return self._overdue > 0
 
     def doubt(self, detail: str) -> None:
         """The card's answers are not onnxruntime's."""
@@ -182,17 +183,18 @@ class CardLink:
             return
         self.taken_away = True
         if self._card is not None:
-            await self._call(self._card.detach)
-        self._happen(CardEvent.TAKEN_AWAY, OffCard("card_gone", "the card was detached"))
+            await self.call(self._card.detach)
+        why = OffCard("card_gone", "the card was detached")
+        self._happen(CardEvent.TAKEN_AWAY, why)
+        self._tell(CardGone(why.detail, code=64, fault="GONE", remedy="run tepi card attach"))
 
     async def attach(self) -> None:
         """Bring the card back and the models onto it. Raises CardError where it stays away."""
         if self.state in (CardState.NONE, CardState.READY):
             return
         outcome = self._outcome()
-        self.taken_away = False
-        self._attempts = 0
-        self._nudge()
+        self.taken_away, self._attempts = False, 0
+        self._moved.set()
         await self._raise(outcome)
 
     async def reset(self) -> None:
@@ -206,7 +208,7 @@ class CardLink:
             self._happen(CardEvent.RETRIED, why)
         else:
             self.taken_away = False
-            self._nudge()
+            self._moved.set()
         await self._raise(outcome)
 
     def _outcome(self) -> asyncio.Future[CardError | None]:
@@ -251,6 +253,11 @@ class CardLink:
                 event = self._event_of(error)
                 if serial == self._serial:
                     self._tell(error)
+            except Exception:
+                log.failure("defect", where=f"card {self.state}")
+                self._tell(CardFault("a defect of the server", code=0, fault="DEFECT"))
+                await self._pause(LAST_DELAY)
+                continue
             if event is not None and serial == self._serial:
                 self._happen(event, why)
 
@@ -269,7 +276,7 @@ class CardLink:
         before, after = self.state, TABLE[self.state][event]
         self.state = after
         self._serial += 1
-        self._overdue.clear()
+        self._overdue = 0
         self.absent = why or self.absent
         if before is CardState.READY:
             self.losses += event is not CardEvent.RETRIED
@@ -286,7 +293,7 @@ class CardLink:
         if why is not None:
             fields["reason"] = why.detail
         log.event(logging.ERROR if bad else logging.INFO, "card state", **fields)
-        self._nudge()
+        self._moved.set()
 
     def _enter(self) -> None:
         self.returns += self._ready_before
@@ -297,9 +304,6 @@ class CardLink:
         assert self._users is not None
         self._users.enter()
         self._tell(None)
-
-    def _nudge(self) -> None:
-        self._moved.set()
 
     async def _pause(self, seconds: float | None) -> bool:
         """Until something happens (False), or `seconds` have passed (True)."""
@@ -330,14 +334,14 @@ class CardLink:
         card = self._card
         if card is not None:
             try:
-                await self._call(card.attach)
+                await self.call(card.attach)
             except CardError as error:
                 self._count(error)
                 self._card = None
-                await self._call(card.close)
+                await self.call(card.close)
                 card = None
         if card is None:
-            self._card = await self._call(self._open_card)
+            self._card = await self.call(self._open_card)
         return CardEvent.FOUND
 
     async def _load(self) -> CardEvent:
@@ -361,10 +365,10 @@ class CardLink:
         assert card is not None
         last, still = -1, 0
         while await self._pause(WATCH_INTERVAL):
-            beat = await self._call(lambda: card.heartbeat)
+            beat, alive = await self.call(lambda: (card.heartbeat, card.alive))
             still = still + 1 if beat == last else 0
             last = beat
-            if not card.alive:
+            if not alive:
                 self.absent = OffCard("card_fault", "the card reports a fault that needs a reset")
                 return CardEvent.FAULTED
             if still == STILL:
@@ -382,7 +386,7 @@ class CardLink:
         assert self._card is not None
         self.resets += 1
         self._vain += 1
-        await self._call(self._card.reset)
+        await self.call(self._card.reset)
         return CardEvent.RESET
 
     async def _despair(self) -> CardEvent | None:
@@ -391,5 +395,6 @@ class CardLink:
     def _count(self, error: CardError) -> None:
         self.faults[error.code] = self.faults.get(error.code, 0) + 1
 
-    async def _call(self, function: Callable[[], T]) -> T:
+    async def call(self, function: Callable[[], T]) -> T:
+        """On another thread: what talks to the card may take its time."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, function)

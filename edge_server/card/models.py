@@ -3,19 +3,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from concurrent.futures import Executor
 from functools import partial
-from typing import TypeVar
 
 from edge_server.card.link import CardLink
 from edge_server.engines.card import NotCompilable
 from edge_server.loader import Loader, Report
 from edge_server.model_config import CardPolicy
 from edge_server.served import OffCard, ServedVersion
-
-T = TypeVar("T")
 
 
 class ModelsOnCard:
@@ -27,13 +22,11 @@ class ModelsOnCard:
         announce: Callable[[str], None],
         loader: Loader,
         link: CardLink,
-        executor: Executor,
     ) -> None:
         self._all = served
         self._announce = announce
         self._loader = loader
         self._link = link
-        self._executor = executor
 
     def _served(self) -> list[ServedVersion]:
         return [served for served in self._all() if served.policy is not CardPolicy.FORBID]
@@ -53,7 +46,7 @@ class ModelsOnCard:
             report = Report()
             card = self._link.card
             load = partial(self._loader.load_card, served.path, served.policy, card, report)
-            slot = await self._call(load)
+            slot = await self._link.call(load)
             report.tell(served.name)
             for fault in report.faults:
                 self._link.report(fault)
@@ -67,7 +60,7 @@ class ModelsOnCard:
                 continue
             slot.enter()
             try:
-                wrong = await self._call(partial(served.probes.check, slot.engine))
+                wrong = await self._link.call(partial(served.probes.check, slot.engine))
             except NotCompilable as error:
                 served.offer(OffCard("not_compilable", str(error)))
             else:
@@ -82,6 +75,3 @@ class ModelsOnCard:
         for served in self._served():
             served.enter_card()
             self._announce(served.name)
-
-    async def _call(self, function: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, function)

@@ -70,7 +70,6 @@ class Probes:
 
         Raises CardError, and NotCompilable.
         """
-        self.agreement.forget()
         answers = []
         for index, probe in enumerate(self._made):
             answer = engine.run(probe.names, probe.feeds, deadline_s)

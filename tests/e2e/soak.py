@@ -148,8 +148,6 @@ class Process:
 class Report:
     """What the soak found."""
 
-    seed: int
-    minutes: float
     faults: Counter[str] = field(default_factory=Counter)
     slow: list[str] = field(default_factory=list)
     back_s: list[float] = field(default_factory=list)
@@ -309,7 +307,7 @@ def loaded(address: str) -> Iterator[Load]:
 
 def soak(minutes: float, seed: int, faults: int | None = None) -> bool:
     """For so many minutes, or so many faults; prints a report, true where all is well."""
-    report = Report(seed, minutes)
+    report = Report()
     print(f"seed {seed}")
     with tempfile.TemporaryDirectory() as name:
         card = CardProcess(Path(name))

@@ -18,7 +18,7 @@ def test_no_fault_fails_a_request_or_gives_a_wrong_answer(
 ) -> None:
     card = soak.CardProcess(tmp_path)
     card.start()
-    report = soak.Report(seed=1, minutes=0)
+    report = soak.Report()
     options = (f"--card=vfio-user:{card.socket}", "--card-control", "--shadow-share=0.05")
     try:
         with (

@@ -153,6 +153,29 @@ CHECK_CASE(mappings_over_each_other_and_beyond_their_file)
     card_endpoint_close(&server);
 }
 
+/* Registers, the page of doorbells and what lies behind it, in both widths, and across each end. */
+CHECK_CASE(every_offset_of_bar0_is_answered)
+{
+    struct card_endpoint server;
+    CHECK_INT(card_endpoint_open(&server, 1, 0), 0);
+    const int socket = greet(&server);
+    CHECK(socket >= 0);
+    for (uint32_t offset = 0; offset < TEPI_BAR0_BYTES; offset++) {
+        for (uint32_t width = 4; width <= 8; width += 4) {
+            const struct tepi_vfio_user_access access = {offset, 0, width};
+            const bool page = offset >= TEPI_REG_DOORBELL && offset < TEPI_REG_BUSY;
+            const bool whole = page ? offset + width <= TEPI_REG_BUSY : offset % width == 0;
+            const bool inside = offset + width <= TEPI_BAR0_BYTES;
+            const int result =
+                call(socket, TEPI_VFIO_USER_REGION_READ, &access, sizeof access, NULL, 0);
+            CHECK_INT(result, whole && inside ? 0 : EINVAL);
+        }
+    }
+    close(socket);
+    CHECK(good_client_is_served(&server));
+    card_endpoint_close(&server);
+}
+
 static int write_register(int socket, uint32_t offset, uint64_t value, uint32_t width)
 {
     struct {
@@ -305,6 +328,7 @@ CHECK_CASE(unmap_waits_for_the_last_access)
 static const struct check_case cases[] = {
     CHECK_ENTRY(socket_of_a_live_server_is_left_alone),
     CHECK_ENTRY(socket_left_behind_is_replaced),
+    CHECK_ENTRY(every_offset_of_bar0_is_answered),
     CHECK_ENTRY(mappings_over_each_other_and_beyond_their_file),
     CHECK_ENTRY(client_dies_while_the_card_holds_its_memory),
     CHECK_ENTRY(eventfd_that_blocks_holds_nobody_up),

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from device.errors import CardError, CardFault, CardTimeout
+from device.errors import CardError, CardFault, CardGone, CardTimeout
 from edge_server.card.link import FAILED_DELAY, RESETS, STILL, WATCH_INTERVAL, CardLink
 from edge_server.card.states import CardState
 from edge_server.served import OffCard
@@ -27,6 +27,7 @@ class Users:
         self.log: list[str] = []
         self.wrong = ""
         self.error: CardError | None = None
+        self.defect: Exception | None = None
         self.hold: asyncio.Event | None = None
 
     def leave(self, why: OffCard) -> None:
@@ -34,6 +35,8 @@ class Users:
 
     async def load(self) -> None:
         self.log.append("load")
+        if self.defect is not None:
+            raise self.defect
         if self.hold is not None:
             await self.hold.wait()
 
@@ -247,3 +250,26 @@ async def test_a_card_that_comes_back_each_time_is_never_given_up() -> None:
             await stand.reaches(CardState.READY)
         assert stand.card.resets == 2 * RESETS
         assert stand.clock.searches == pytest.approx([0.1 * 2**n for n in range(9)])
+
+
+async def test_a_defect_of_a_user_is_logged_and_the_link_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with started() as stand:
+        stand.users.defect = ZeroDivisionError("a defect")
+        with pytest.raises(CardFault, match="defect"):
+            await stand.link.reset()
+        assert "a defect" in caplog.text
+        stand.users.defect = None
+        await stand.reaches(CardState.READY)
+
+
+async def test_a_reset_of_a_card_that_is_taken_away_meanwhile_says_so() -> None:
+    async with started() as stand:
+        stand.users.hold = asyncio.Event()
+        reset = asyncio.create_task(stand.link.reset())
+        await stand.waking(lambda: stand.link.state is CardState.STARTING)
+        await stand.link.detach()
+        with pytest.raises(CardGone, match="detached"):
+            await reset
+        stand.users.hold.set()

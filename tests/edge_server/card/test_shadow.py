@@ -3,6 +3,8 @@
 
 import asyncio
 import threading
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +12,33 @@ import pytest
 
 from device.errors import CardTimeout
 from edge_server.card.states import CardState
+from edge_server.engines.engine import Array, Engine
 from edge_server.inference import Limits
 from tests.edge_server import onnx_models as models
 from tests.edge_server.fakes import Bench
 from tests.edge_server.running import arrays, request, running, text, until
 
 X = np.array([1, 2], np.float32)
+
+
+class Slow:
+    """An engine that takes longer than any deadline of its test."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.inline, self.device = engine.inline, engine.device
+        self.inputs, self.outputs = engine.inputs, engine.outputs
+        self.runs = 0
+        self._engine = engine
+
+    def run(
+        self, names: Sequence[str], feeds: Mapping[str, Array], deadline_s: float | None = None
+    ) -> list[Array]:
+        self.runs += 1
+        time.sleep(0.2)
+        return self._engine.run(names, feeds, deadline_s)
+
+    def close(self) -> None:
+        self._engine.close()
 
 
 @pytest.fixture
@@ -174,3 +197,18 @@ async def test_what_an_overdue_run_comes_to_counts(repository: Path) -> None:
         while server.link.state is not CardState.READY:
             bench.clock.wake()
             await asyncio.sleep(0)
+
+
+async def test_only_the_card_has_deadlines(repository: Path) -> None:
+    """onnxruntime takes the time that it takes, and is asked once."""
+    async with running(repository, card="none", card_deadline_ms=1, inline_limit_us=0) as (
+        server,
+        call,
+    ):
+        slot = server.repository.find("scale", "").route.slot
+        assert slot is not None
+        engine, runs = Slow(slot.engine), server.counters.of("scale", "1")
+        slot.engine = engine
+        response = await call.infer(request("scale", {"x": X}))
+        assert text(response, "tepi_fallback_reason") == "no_card"
+        assert engine.runs == 1 and runs.fallbacks == {"no_card": 1}
