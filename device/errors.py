@@ -10,17 +10,26 @@ class CardError(Exception):
     """The card, its bus or a program on it failed.
 
     Attributes: `code` is the fault number, `fault` its name (for example "DEADLINE"), `info` the
-    fault's detail word, `remedy` what to do about it.
+    fault's detail word, `remedy` what to do about it, `fatal` whether the card needs a reset (which
+    the driver may have given it: then what was loaded is gone).
     """
 
     def __init__(
-        self, message: str, *, code: int, fault: str, info: int = 0, remedy: str = ""
+        self,
+        message: str,
+        *,
+        code: int,
+        fault: str,
+        info: int = 0,
+        remedy: str = "",
+        fatal: bool = False,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.fault = fault
         self.info = info
         self.remedy = remedy
+        self.fatal = fatal
 
 
 class CardGone(CardError):

@@ -87,6 +87,7 @@ def card_error(what: str, code: int, info: int = 0) -> CardError:
         fault=fault.name,
         info=info,
         remedy=remedy,
+        fatal=fault.severity == "FATAL",
     )
 
 

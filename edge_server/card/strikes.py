@@ -20,9 +20,7 @@ class Strikes:
 
     def fatal(self, error: CardError, answers: bool, now: float) -> bool:
         """Whether further requests would only fail too, or wait. `answers`: the card is alive."""
-        if isinstance(error, CardGone) or not answers:
-            return True
-        if isinstance(error, CardTimeout) and error.fault != "DEADLINE":
+        if error.fatal or isinstance(error, CardGone) or not answers:
             return True
         if not isinstance(error, CardTimeout | CardFault):
             return False

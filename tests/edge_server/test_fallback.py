@@ -23,7 +23,8 @@ LATER = 2**62  # nanoseconds that no run takes
 
 
 def fault(kind: type[CardError], code: int) -> CardError:
-    return kind("the card says no", code=code, fault="TEST", remedy="try again")
+    fatal = kind is CardTimeout
+    return kind("the card says no", code=code, fault="TEST", remedy="try again", fatal=fatal)
 
 
 @pytest.fixture

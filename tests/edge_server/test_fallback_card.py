@@ -154,3 +154,17 @@ async def test_weights_that_flipped_unnoticed_are_found_by_the_shadow_check(
         await until(lambda: server.link.state is CardState.READY)
         await until(lambda: server.repository.find("dense", "").on_card)
         assert await device(call, "dense", expected) == ("card", "")
+
+
+async def test_a_fault_after_which_the_driver_reset_the_card_is_not_called_ready(
+    repository: Path, expected: Array
+) -> None:
+    """Nothing is loaded on it any more: it goes through reset and probation like any other."""
+    plan = '[{"kind": "BIT_FLIP", "trigger": "execute", "after": 1, "count": 2}]'
+    async with running(repository, card="inproc", card_control=True) as (server, call):
+        await call("Inject", plan=plan)
+        assert await device(call, "dense", expected) == ("onnxruntime", "card_fault")
+        await until(lambda: server.link.returns == 1)
+        assert (server.link.losses, server.link.resets) == (1, 1)
+        assert await device(call, "dense", expected) == ("card", "")
+        assert await device(call, "must", expected) == ("card", "")

@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,9 +28,12 @@ class CardProcess:
 
     @property
     def descriptors(self) -> list[str]:
-        """What the process has open."""
-        folder = Path(f"/proc/{self.process.pid}/fd")
-        return sorted(str(entry.readlink()) for entry in folder.iterdir() if entry.is_symlink())
+        """What the process has open; one may close while it is looked at."""
+        found = []
+        for entry in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                found.append(str(entry.readlink()))
+        return sorted(found)
 
     @property
     def shared_mappings(self) -> int:

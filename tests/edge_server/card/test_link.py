@@ -17,7 +17,8 @@ from tests.edge_server.running import until
 
 
 def fault(kind: type[CardError], name: str) -> CardError:
-    return kind("the card says no", code=48, fault=name, remedy="try again")
+    fatal = name != "DEADLINE"
+    return kind("the card says no", code=48, fault=name, remedy="try again", fatal=fatal)
 
 
 class Users:

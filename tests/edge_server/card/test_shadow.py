@@ -115,8 +115,8 @@ async def test_a_request_answered_meanwhile_is_run_again_in_probation(repository
     bench = Bench()
     async with running(repository, bench.parts(), card="inproc") as (server, call):
         bench.card.reset_error = bench.open_error = None
-        bench.run_errors = [CardTimeout("late", code=65, fault="TIMEOUT")]
-        bench.card.reset_error = CardTimeout("no", code=65, fault="TIMEOUT")
+        bench.run_errors = [CardTimeout("late", code=65, fault="TIMEOUT", fatal=True)]
+        bench.card.reset_error = CardTimeout("no", code=65, fault="TIMEOUT", fatal=True)
         response = await call.infer(request("scale", {"x": X}))
         assert text(response, "tepi_fallback_reason") == "card_timeout"
         runs = bench.runs
@@ -189,7 +189,7 @@ async def test_what_an_overdue_run_comes_to_counts(repository: Path) -> None:
         while bench.started.acquire(blocking=False):
             pass
         bench.hold.clear()
-        bench.run_errors = [CardTimeout("late", code=65, fault="TIMEOUT")]
+        bench.run_errors = [CardTimeout("late", code=65, fault="TIMEOUT", fatal=True)]
         await call.infer(request("scale", {"x": X}))
         bench.hold.set()
         await until(lambda: server.link.resets == 1)
