@@ -212,19 +212,20 @@ class Inference:
         slot.enter()
         overdue: int | None = None
 
-        def finished() -> None:
+        # Neither names `future`: it would hold itself, and the model, until a collection.
+        def finished(ended: Future[list[Array]]) -> None:
             slot.leave()
             if overdue is None:
                 if gate is not None:
                     gate.leave()
                 return
             self._link.ended(overdue)
-            error = future.exception()
+            error = ended.exception()
             if isinstance(error, CardError):
                 self._link.report(error, current=asked.served.route.slot is slot)
 
-        def done(_future: Future[list[Array]]) -> None:
-            loop.call_soon_threadsafe(finished)
+        def done(ended: Future[list[Array]]) -> None:
+            loop.call_soon_threadsafe(finished, ended)
 
         future = self._executor.submit(_run, slot, asked, feeds, deadline_s)
         future.add_done_callback(done)
