@@ -44,6 +44,10 @@ class Folder(NamedTuple):
 
 
 CARD = "edge_server.card.command"
+PACKAGE = "registry.package.command"
+REMOTE = "registry.remote.command"
+TRUST = "registry.trust.command"
+STORE = "edge_server.store.command"
 COMMANDS: dict[str, Entry | Folder] = {
     "card": Folder(
         "Look at models on a card, and at the card of a running server; serve a card.",
@@ -103,19 +107,67 @@ COMMANDS: dict[str, Entry | Folder] = {
         "edge_server.cli", "infer", "Send one request to MODEL and print what comes back."
     ),
     "model": Folder(
-        "Make models ready for the card.",
+        "Make models ready for the card, pack them, and move them to and from a registry.",
         {
+            "inspect": Entry(PACKAGE, "inspect", "Show what a package holds and where it is from."),
+            "list": Entry(REMOTE, "list_models", "List the packages and tags of a registry."),
+            "pack": Entry(
+                PACKAGE,
+                "pack",
+                "Make a package of a model: compiled for the card, with golden vectors.",
+            ),
+            "pull": Entry(REMOTE, "pull", "Fetch a package from a registry into an OCI layout."),
+            "push": Entry(REMOTE, "push", "Publish a package and its deltas in a registry."),
             "quantize": Entry(
                 "device.cli",
                 "quantize",
                 "Make an int8 MODEL of a float32 one, and report what it lost and won.",
             ),
+            "unpack": Entry(PACKAGE, "unpack", "Write a package's files into a model repository."),
+            "verify": Entry(
+                PACKAGE, "verify", "Check every digest of a package and run its golden vectors."
+            ),
+        },
+    ),
+    "registry": Folder(
+        "The central registry: its keys, what it vouches for, and a server for one machine.",
+        {
+            "desire": Entry(TRUST, "desire", "Say which models a ring of nodes is to run."),
+            "export": Entry(
+                TRUST, "export", "Write what a node without a network needs to a USB stick."
+            ),
+            "init": Entry(TRUST, "init", "Make a registry with its keys and its first metadata."),
+            "refresh": Entry(TRUST, "refresh", "Sign the metadata that expires soon anew."),
+            "revoke": Entry(TRUST, "revoke", "Take back a package or a key."),
+            "rotate": Entry(TRUST, "rotate", "Replace the key of a role."),
+            "serve": Entry(
+                "registry.origin.command",
+                "serve",
+                "Serve a registry folder over HTTP: OCI and trust.",
+            ),
+            "sign": Entry(TRUST, "sign", "Vouch for a package."),
+            "status": Entry(TRUST, "status", "Show roles, keys, expiry and what is vouched for."),
         },
     ),
     "serve": Entry(
         "edge_server.cli",
         "serve",
         "Serve a model repository over gRPC, on the card where it can, on onnxruntime where not.",
+    ),
+    "store": Folder(
+        "Look at and look after the blobs that a node holds.",
+        {
+            "gc": Entry(STORE, "gc", "Remove what nothing needs, least used first."),
+            "list": Entry(STORE, "list_blobs", "List blobs with size, use and pins."),
+            "pin": Entry(STORE, "pin", "Keep blobs whatever the store's limits say."),
+            "unpin": Entry(STORE, "unpin", "Let go of a pin."),
+            "verify": Entry(STORE, "verify", "Read every blob again and repair what is damaged."),
+        },
+    ),
+    "sync": Entry(
+        "edge_server.sync.command",
+        "sync",
+        "Bring this node to what its registry wants it to run, once or for ever.",
     ),
 }
 
@@ -175,7 +227,7 @@ def explain(error: BaseException) -> tuple[str, int]:
     """
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return "interrupted", EXIT_INTERRUPTED
-    ours = type(error).__module__.partition(".")[0] in {"device", "edge_server", "wire"}
+    ours = type(error).__module__.partition(".")[0] in {"device", "edge_server", "registry", "wire"}
     if ours or isinstance(error, OSError):
         remedy = getattr(error, "remedy", "")
         text = str(error)
