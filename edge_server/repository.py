@@ -57,6 +57,19 @@ class IndexEntry:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A folder that takes a model's place as a whole: all of its versions, or none.
+
+    `accept` is asked about each version before any is served (raises ModelLoadError), then `commit`
+    makes the change last (raises OSError). Both are called on a worker thread.
+    """
+
+    folder: Path
+    accept: Callable[[int, Loaded], None]
+    commit: Callable[[], None]
+
+
 @dataclass(slots=True)
 class Model:
     """A model that was asked for at least once."""
@@ -161,9 +174,9 @@ class Repository:
                 defect(f"load {name}")
         return failed
 
-    async def load(self, name: str, override: Override) -> None:
+    async def load(self, name: str, override: Override, release: Release | None = None) -> None:
         """Load or reload: the versions in service answer until the new ones are warm."""
-        folder = self.root / name
+        folder = self.root / name if release is None else release.folder
         if not override.files and (not is_plain(name) or not folder.is_dir()):
             raise not_found(f"failed to load '{name}': the repository has no folder of that name")
         if not is_plain(name):
@@ -175,7 +188,8 @@ class Repository:
                 folder = Path(scratch.name)
                 model.scratch.append(scratch)
             try:
-                await self._load_versions(model, folder, override)
+                # a link may point elsewhere by the time a card that came back needs the file again
+                await self._load_versions(model, folder.resolve(), override, release)
             finally:
                 await self._clean(model)
                 self._announce(name)
@@ -185,6 +199,7 @@ class Repository:
         model: Model,
         folder: Path,
         override: Override,
+        release: Release | None,
     ) -> None:
         report = Report()
         name = model.name
@@ -202,7 +217,7 @@ class Repository:
                 model.states[version] = (State.LOADING, "")
             start = time.perf_counter_ns()
             try:
-                loaded = await self._load_one(name, folder, number, config, report)
+                loaded = await self._load_one(name, folder, number, config, report, release)
             except (ConfigError, ModelLoadError) as error:
                 failures[version] = str(error)
                 continue
@@ -221,6 +236,8 @@ class Repository:
                 self._link.absent,
             )
         report.tell(name)
+        if release is not None:
+            await self._settle(model, fresh, failures, release)
         await self._swap(model, fresh, failures)
         if failures:
             text = "; ".join(f"version {v}: {why}" for v, why in failures.items())
@@ -234,6 +251,7 @@ class Repository:
         number: int,
         config: config_pb2.ModelConfig,
         report: Report,
+        release: Release | None,
     ) -> Loaded:
         card = self._link.card
         loaded = await self._call(
@@ -245,7 +263,34 @@ class Repository:
         for doubt in report.doubts:
             self._link.doubt(doubt)
         report.doubts.clear()
+        if release is not None:
+            try:
+                await self._call(lambda: release.accept(number, loaded))
+            except BaseException:
+                loaded.retire(self._executor)
+                raise
         return loaded
+
+    async def _settle(
+        self,
+        model: Model,
+        fresh: dict[str, ServedVersion],
+        failures: dict[str, str],
+        release: Release,
+    ) -> None:
+        """Commit the release, or let go of all of it and raise: what is served stays as it is."""
+        if not failures:
+            try:
+                await self._call(release.commit)
+                return
+            except OSError as error:
+                failures |= dict.fromkeys(fresh, f"{release.folder}: {error.strerror or error}")
+        await self._retire(list(fresh.values()))
+        text = "; ".join(f"version {v}: {why}" for v, why in failures.items())
+        model.reason = f"not replaced: {text}"
+        served = dict.fromkeys(model.versions, (State.READY, model.reason))
+        model.states = served or {v: (State.UNAVAILABLE, why) for v, why in failures.items()}
+        raise invalid(f"failed to load '{model.name}': {text}")
 
     async def _swap(
         self,

@@ -112,6 +112,12 @@ class Loaded:
     probes: Probes
     memory_bytes: int
 
+    def retire(self, executor: Executor) -> None:
+        """It will not be put into service."""
+        for slot in (self.cpu, self.card):
+            if isinstance(slot, Slot):
+                slot.retire(executor)
+
 
 class ModelState(StrEnum):
     """The truth about one model version."""
