@@ -48,6 +48,7 @@ PACKAGE = "registry.package.command"
 REMOTE = "registry.remote.command"
 TRUST = "registry.trust.command"
 STORE = "edge_server.store.command"
+SYNC = "edge_server.sync.command"
 COMMANDS: dict[str, Entry | Folder] = {
     "card": Folder(
         "Look at models on a card, and at the card of a running server; serve a card.",
@@ -164,10 +165,14 @@ COMMANDS: dict[str, Entry | Folder] = {
             "verify": Entry(STORE, "verify", "Read every blob again and repair what is damaged."),
         },
     ),
-    "sync": Entry(
-        "edge_server.sync.command",
-        "sync",
-        "Bring this node to what its registry wants it to run, once or for ever.",
+    "sync": Folder(
+        "Bring this node to what its registry wants it to run.",
+        {
+            "import": Entry(SYNC, "import_folder", "Take packages and trust from a USB stick."),
+            "rollback": Entry(SYNC, "rollback", "Go back to a model's package before this one."),
+            "run": Entry(SYNC, "run", "Follow the registry, once or for ever."),
+            "status": Entry(SYNC, "status", "Show what is current, on its way, or refused."),
+        },
     ),
 }
 
