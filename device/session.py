@@ -19,6 +19,7 @@ import onnxruntime as ort
 
 from device.binding import Card, Program
 from device.binding.card import IsaName, give_back_memory
+from device.compiled import Source, open_compiled
 from device.compiler import (
     CardSegment,
     Clash,
@@ -28,13 +29,14 @@ from device.compiler import (
     TensorInfo,
     compile_model,
 )
-from device.compiler.weights import Weights, open_model
-from device.errors import InputError, ModelError
+from device.errors import InputError, ModelError, ProgramRejected
 from device.feeds import FeedCheck, Feeds, as_inputs
 from device.host import open_session
+from device.source import Model, load_model, open_lean
+
+__all__ = ["ORT_DTYPES", "SHAPES_KEPT", "Session", "load_model", "open_lean", "open_onnxruntime"]
 
 Array = npt.NDArray[Any]
-Model = str | Path | bytes
 
 ORT_DTYPES = {
     f"tensor({name})": np.dtype(kind)
@@ -58,7 +60,8 @@ class Session:
     `model` is a path or the bytes of an ONNX file. `card` is "inproc" (a software card of its own
     with `threads` compute workers, held to the instruction set `isa` where that is not "auto"), an
     open `Card` shared with others, or "none" (all of it on onnxruntime). `threads` also bounds
-    onnxruntime's.
+    onnxruntime's. `compiled` is a file of device.compiled: where it is of this model and for such a
+    card it spares compiling; where not, `not_used` says why.
 
     Raises ModelError where the model cannot be read or run, CardError where the card refuses it.
     """
@@ -71,6 +74,7 @@ class Session:
         *,
         name: str | None = None,
         isa: IsaName | str = "auto",
+        compiled: Path | None = None,
     ) -> None:
         if isa != "auto" and card != "inproc":
             raise ValueError("isa is for the card that the session opens; give it to Card.open")
@@ -80,30 +84,58 @@ class Session:
         self._variants: OrderedDict[object, _Variant] = OrderedDict()
         self._card: Card | None = None
         self._owns_card = False
+        self._fixed: _Variant | None = None
+        self.not_used = ""
         if card == "none":
             self._open_without_card(model)
             return
-        proto, weights = open_lean(model, self.name)
-        compiled = compile_model(proto, name=self.name, weights=weights)
-        fixed_shapes = all(isinstance(d, int) for info in compiled.inputs for d in info.shape)
-        self._check = FeedCheck(self.name, compiled.inputs, proto)
-        again = not fixed_shapes or self._check.defaults
-        self._proto: onnx.ModelProto | None = proto if again else None
-        self._weights = weights if again else None
-        del proto, weights  # what is not needed again makes room for the program
-        self.inputs = list(compiled.inputs)
-        self.outputs = list(compiled.outputs)
-        self.placement = list(compiled.placement)
-        self._declared = compiled
+        stored = self._stored(model, compiled)
+        self._prepare(model, stored)
         if isinstance(card, Card):
             self._card = card
         else:
             self._card, self._owns_card = Card.open(card, threads=threads, isa=isa), True
         try:
-            self._fixed = None if compiled.needs_shapes else self._load(compiled)
+            self._load_declared(model, stored is not None)
         except BaseException:
             self.close()
             raise
+
+    def _stored(self, model: Model, path: Path | None) -> CompiledModel | None:
+        """The compiled model of a file, or None with `not_used` set."""
+        if path is None:
+            return None
+        try:
+            source = Source.of(model if isinstance(model, bytes) else Path(model))
+            return open_compiled(path, source, self.name)
+        except (ModelError, OSError) as error:
+            self.not_used = f"{path.name}: {error}"
+            return None
+
+    def _prepare(self, model: Model, stored: CompiledModel | None) -> None:
+        proto, weights = open_lean(model, self.name)
+        compiled = stored or compile_model(proto, name=self.name, weights=weights)
+        fixed_shapes = all(isinstance(d, int) for info in compiled.inputs for d in info.shape)
+        self._check = FeedCheck(self.name, compiled.inputs, proto)
+        again = not fixed_shapes or self._check.defaults
+        self._proto: onnx.ModelProto | None = proto if again else None
+        self._weights = weights if again else None
+        self.inputs = list(compiled.inputs)
+        self.outputs = list(compiled.outputs)
+        self.placement = list(compiled.placement)
+        self._declared = compiled
+
+    def _load_declared(self, model: Model, stored: bool) -> None:
+        if self._declared.needs_shapes:
+            return
+        try:
+            self._fixed = self._load(self._declared)
+        except (ProgramRejected, ModelError) as error:
+            if not stored:
+                raise
+            self.not_used = f"the card does not take the compiled program: {error}"
+            self._prepare(model, None)
+            self._load_declared(model, False)
 
     def _open_without_card(self, model: Model) -> None:
         source = model if isinstance(model, bytes) else str(model)
@@ -233,6 +265,10 @@ class _CardStep:
     """A program on the card between host arrays."""
 
     def __init__(self, segment: CardSegment, program: Program) -> None:
+        takes = tuple(port.bytes for port in segment.inputs)
+        gives = tuple(port.bytes for port in segment.outputs)
+        if (takes, gives) != (program.input_bytes, program.output_bytes):
+            raise ModelError("a program has other ports than the model says")
         self._program = program
         self._inputs = [port.name for port in segment.inputs]
         self._outputs = [(port.name, port.shape, port.dtype) for port in segment.outputs]
@@ -332,30 +368,6 @@ class _Variant:
         for step in self._steps:
             step.run(values, batch, deadline_s)
         return values
-
-
-def load_model(model: Model, name: str) -> onnx.ModelProto:
-    """The model with its external data; ModelError names what is wrong with it."""
-    try:
-        if isinstance(model, bytes):
-            return onnx.load_model_from_string(model)
-        return onnx.load(str(model))
-    except FileNotFoundError as error:
-        raise ModelError(f"{name}: no such file: {error.filename}") from None
-    except Exception as error:  # protobuf's, the file system's and the checker's, by many names
-        raise ModelError(
-            f"{name} is not a readable ONNX model ({error}); export or fetch it again"
-        ) from error
-
-
-def open_lean(model: Model, name: str) -> tuple[onnx.ModelProto, Weights]:
-    """As load_model; of a file, the Weights hold the bytes of large initializers."""
-    if isinstance(model, bytes):
-        return load_model(model, name), Weights()
-    try:
-        return open_model(Path(model))
-    except Exception:  # load_model says what is wrong with it
-        return load_model(model, name), Weights()
 
 
 def open_onnxruntime(source: str | bytes, name: str, threads: int) -> ort.InferenceSession:

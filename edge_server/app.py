@@ -72,10 +72,16 @@ def _open_card(settings: Settings) -> CardLike:
 
 
 def _open_session(model: Path, card: Any, threads: int) -> SessionLike:
+    from device.compiled import PROGRAM_FILE
     from device.session import Session
 
-    session: SessionLike = Session(model, card=card, threads=threads)
-    return session
+    program = model.with_name(PROGRAM_FILE)  # compiled where the model was packed
+    compiled = program if program.is_file() else None
+    session = Session(model, card=card, threads=threads, compiled=compiled)
+    if session.not_used:
+        log.warning("compiled anew", model=str(model), reason=session.not_used)
+    found: SessionLike = session
+    return found
 
 
 class Server:

@@ -30,6 +30,7 @@ from registry.oci import (
     Manifest,
     describe,
     parse,
+    parse_manifest,
 )
 from registry.package.errors import BadLayout
 from registry.reference import check_tag
@@ -148,10 +149,9 @@ class Layout:
         for entry in self.index.manifests:
             if entry.media_type != MANIFEST:
                 continue
-            manifest = self.manifest(entry)
-            if isinstance(manifest, Manifest) and manifest.subject is not None:
-                if manifest.subject.digest == digest:
-                    found.append((entry, manifest))
+            manifest = parse_manifest(self.read(entry.digest, MANIFEST_LIMIT), entry.digest)
+            if manifest.subject is not None and manifest.subject.digest == digest:
+                found.append((entry, manifest))
         return found
 
     def blob_path(self, digest: str) -> Path:
@@ -223,7 +223,7 @@ class Layout:
         hasher, size = hashlib.sha256(), 0
         handle, name = tempfile.mkstemp(prefix=".new-", dir=self._blobs)
         try:
-            with open(handle, "wb") as file:
+            with os.fdopen(handle, "wb") as file:
                 for chunk in _chunks(content):
                     hasher.update(chunk)
                     file.write(chunk)
@@ -288,7 +288,7 @@ def _write(path: Path, data: bytes) -> None:
     """Replace a file by one with these bytes, all or nothing."""
     handle, name = tempfile.mkstemp(prefix=".new-", dir=path.parent)
     try:
-        with open(handle, "wb") as file:
+        with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fchmod(file.fileno(), 0o644)
