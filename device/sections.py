@@ -7,8 +7,8 @@ vectors.
     12  4 bytes   0
     16  32 bytes  SHA-256 of the header
     48  …         header: JSON; its "sections" lists [offset, size, SHA-256 in hexadecimal]
-    then the sections, in order and without overlap, each at a multiple of ALIGNMENT, zeros between;
-    the file ends where the last section does
+    then the sections, in order and without overlap, each at a multiple of the kind's alignment,
+    zeros between; the file ends where the last section does
 
 Reading is for bytes of strangers: nothing is believed before it was checked, and what is wrong is
 a BadSections that says where. The same content gives the same file.
@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-ALIGNMENT = 4096
+PAGE = 4096  # bytes; an alignment for what is to be mapped
 HEADER_LIMIT = 64 << 20
 SECTIONS_LIMIT = 100_000
 MAPPED = 1 << 20  # bytes; smaller sections are copied
@@ -41,19 +41,23 @@ class BadSections(ValueError):
 
 
 def write_sections(
-    path: Path, kind: bytes, header: Mapping[str, Any], sections: Sequence[Bytes]
+    path: Path,
+    kind: bytes,
+    header: Mapping[str, Any],
+    sections: Sequence[Bytes],
+    alignment: int = PAGE,
 ) -> None:
     """Write the file beside its place, sync and rename it. Raises OSError."""
     assert len(kind) == 8 and _KEY not in header
     sums = [hashlib.sha256(section).hexdigest() for section in sections]
-    text = _placed(header, [len(section) for section in sections], sums)
+    text = _placed(header, [len(section) for section in sections], sums, alignment)
     start = kind + len(text).to_bytes(4, "little") + bytes(4) + hashlib.sha256(text).digest()
     handle, name = tempfile.mkstemp(prefix=".new-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(start + text)
             for section in sections:
-                file.write(bytes(_aligned(file.tell()) - file.tell()))
+                file.write(bytes(-file.tell() % alignment))
                 file.write(section)
             file.flush()
             os.fchmod(file.fileno(), 0o644)
@@ -64,13 +68,13 @@ def write_sections(
         raise
 
 
-def _placed(header: Mapping[str, Any], sizes: list[int], sums: list[str]) -> bytes:
+def _placed(header: Mapping[str, Any], sizes: list[int], sums: list[str], alignment: int) -> bytes:
     """The header's JSON. Offsets follow the header, whose length the offsets' digits change."""
     length = 0
     while True:
         offset, rows = _START + length, []
         for size, total in zip(sizes, sums, strict=True):
-            offset = _aligned(offset)
+            offset += -offset % alignment
             rows.append([offset, size, total])
             offset += size
         text = json.dumps(
@@ -81,18 +85,15 @@ def _placed(header: Mapping[str, Any], sizes: list[int], sums: list[str]) -> byt
         length = len(text)
 
 
-def _aligned(offset: int) -> int:
-    return -(-offset // ALIGNMENT) * ALIGNMENT
-
-
 class Sections:
     """An open file. `header` is its JSON object, `len()` the number of sections.
 
     Raises BadSections where it is no file of this kind or is damaged, and OSError.
     """
 
-    def __init__(self, path: Path, kind: bytes) -> None:
+    def __init__(self, path: Path, kind: bytes, alignment: int = PAGE) -> None:
         self._path = path
+        self._alignment = alignment
         self._file = path.open("rb", buffering=0)
         try:
             self.header = self._read_header(kind)
@@ -174,7 +175,7 @@ class Sections:
             if not shaped or type(row[0]) is not int or type(row[1]) is not int:
                 raise self._bad(f"section {index} is not an offset, a size and a digest")
             offset, size, total = row
-            if offset != _aligned(end) or size < 0 or not isinstance(total, str):
+            if offset != end + -end % self._alignment or size < 0 or not isinstance(total, str):
                 raise self._bad(f"section {index} is not where it belongs")
             end = offset + size
             found.append((offset, size, total))
