@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from registry.errors import RegistryError
+from registry.errors import NotFound, RegistryError
 from registry.remote.errors import RemoteError
 
 _LATER = "nothing is lost: what arrived is kept and the next try goes on from there"
@@ -43,6 +43,10 @@ class FillFailed(FillError):
         self.reasons = dict(reasons)
 
 
+class NowhereFound(FillFailed, NotFound):
+    """Every origin answers well, and has no such blob."""
+
+
 class Stopped(FillError):
     """The node is shutting down, or the last who wanted the blob cancelled it."""
 
@@ -69,6 +73,12 @@ class SlowSource(RemoteError):
 class WrongRange(RemoteError):
     """The source answered with other bytes of the blob than those that were asked for, or says
     that the blob has another size."""
+
+    retryable = True
+
+
+class RangeIgnored(RemoteError):
+    """The source sends the whole where a range was asked for; one that does not is better."""
 
     retryable = True
 

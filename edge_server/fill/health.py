@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A circuit for each origin: after some failures in a row nobody asks it for a while, then one does.
+"""A circuit for each place: after some failures in a row nobody asks it for a while, then one does.
 
 ```
             FAILED (few)                 FAILED (THRESHOLD in a row, or asked to wait)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from registry.oci import Index
+from registry.oci import MANIFEST_LIMIT, Index
 
 
 class Answer(Protocol):
@@ -49,16 +49,21 @@ class BlobSource(Protocol):
 class OriginSource(BlobSource, Protocol):
     """Where manifests can be had as well."""
 
-    def manifest(self, name: str, target: str) -> tuple[bytes, str, str]:
+    def manifest(
+        self, name: str, target: str, limit: int = MANIFEST_LIMIT
+    ) -> tuple[bytes, str, str]:
         """Bytes, media type and digest of a manifest by tag or digest."""
 
     def referrers(self, name: str, digest: str) -> Index:
         """What refers to a manifest."""
 
+    def document(self, path: str, limit: int, etag: str = "") -> tuple[bytes | None, str]:
+        """A file beside the packages and its entity tag; None where `etag` is still its tag."""
+
 
 @dataclass(slots=True)
 class Carried:
-    """What came from one source."""
+    """What came from one place."""
 
     requests: int = 0
     failures: int = 0
@@ -67,11 +72,39 @@ class Carried:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Origin:
-    """A place to fetch from. The lower `priority` is asked first; among equals, the first named."""
+    """A registry to fetch from. The lower `priority` is asked first; among equals, the first
+    named."""
 
     name: str
     url: str
     remote: OriginSource
     region: str = ""
     priority: int = 0
-    carried: Carried = field(default_factory=Carried, compare=False)
+    carried: Carried = field(default_factory=Carried)
+
+    @property
+    def label(self) -> str:
+        """As progress and sources call it."""
+        return f"origin {self.name}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Peer:
+    """A node of the same LAN that may hold what this one lacks. Its source asks only for what the
+    peer holds (the request says `Cache-Control: only-if-cached`, RFC 9111, 5.2.1.7), else two
+    nodes could wait for each other."""
+
+    name: str
+    url: str
+    remote: BlobSource
+    region: str = ""
+    priority: int = 0
+    carried: Carried = field(default_factory=Carried)
+
+    @property
+    def label(self) -> str:
+        """As progress and sources call it."""
+        return f"peer {self.name}"
+
+
+Place = Origin | Peer

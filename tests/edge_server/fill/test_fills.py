@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fills that go well: one request for many who want, streaming before the end, going on."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from edge_server.fill.errors import NowhereFound, Stopped
+from edge_server.fill.fill import Fill, Want
+from edge_server.store.store import Store
+from tests.edge_server.fill.conftest import MakeFills
+from tests.edge_server.fill.scripted import NAME, Registry, hold, some_bytes
+
+SIZE = 3 << 20
+DATA = some_bytes(SIZE)
+
+
+def test_a_blob_arrives(registry: Registry, store: Store, make_fills: MakeFills) -> None:
+    digest = registry.add(DATA)
+    fill = make_fills(registry).start(Want(NAME, digest, SIZE))
+    path = fill.wait(20)
+    assert path == store.path(digest)
+    assert path.read_bytes() == DATA
+    assert fill.sources == {"origin o0": SIZE}
+    assert registry.ranges() == [""]
+    assert fill.progress().done == fill.progress().total == SIZE
+
+
+def test_a_blob_that_is_here_asks_nobody(
+    registry: Registry, store: Store, make_fills: MakeFills
+) -> None:
+    digest = registry.add(DATA)
+    store.add(DATA, digest)
+    fill = make_fills(registry).start(Want(NAME, digest))
+    assert fill.wait(20).read_bytes() == DATA
+    assert fill.size == SIZE
+    assert registry.asked == []
+
+
+def test_the_size_is_learnt_by_the_same_request(registry: Registry, make_fills: MakeFills) -> None:
+    digest = registry.add(DATA)
+    fill = make_fills(registry).start(Want(NAME, digest, urgent=True))
+    assert fill.wait_size(20) == SIZE
+    assert fill.wait(20).read_bytes() == DATA
+    assert registry.ranges() == [""]
+
+
+def test_an_empty_blob(registry: Registry, make_fills: MakeFills) -> None:
+    digest = registry.add(b"")
+    assert make_fills(registry).start(Want(NAME, digest, 0)).wait(20).read_bytes() == b""
+
+
+def test_fifty_who_want_make_one_request(registry: Registry, make_fills: MakeFills) -> None:
+    digest = registry.add(DATA)
+    go_on = threading.Event()
+    registry.script.append(hold(SIZE // 2, go_on))
+    fills = make_fills(registry)
+    all_here = threading.Barrier(50)
+
+    def want(_number: int) -> bytes:
+        all_here.wait(20)
+        fill = fills.start(Want(NAME, digest, urgent=True))
+        first = fill.read(0, 1 << 16, 20)
+        if all_here.wait(20) == 0:  # all have their first bytes, and the origin its last
+            go_on.set()
+        found = bytearray(first)
+        while part := fill.read(len(found), 1 << 18, 20):
+            found += part
+        return bytes(found)
+
+    with ThreadPoolExecutor(50) as pool:
+        assert all(found == DATA for found in pool.map(want, range(50)))
+    assert registry.ranges() == [""]
+
+
+def test_subscribers_hear_of_bytes_and_of_the_end(
+    registry: Registry, make_fills: MakeFills
+) -> None:
+    digest = registry.add(DATA)
+    go_on = threading.Event()
+    registry.script.append(hold(SIZE // 2, go_on))
+    fill = make_fills(registry).start(Want(NAME, digest, SIZE))
+    heard: list[int] = []
+    some, ended = threading.Event(), threading.Event()
+
+    def callback(fill: Fill) -> None:
+        heard.append(fill.available)
+        if fill.available:
+            some.set()
+        if fill.ended.is_set():
+            ended.set()
+
+    fill.subscribe(callback)
+    assert some.wait(20)
+    go_on.set()
+    assert ended.wait(20)
+    assert heard == sorted(heard)
+    assert heard[-1] == SIZE
+    late: list[Fill] = []
+    fill.subscribe(late.append)
+    assert late == [fill]
+
+
+def test_a_cancelled_fill_goes_on_where_it_was(registry: Registry, make_fills: MakeFills) -> None:
+    digest = registry.add(DATA)
+    never = threading.Event()
+    registry.script.append(hold(SIZE // 2, never))
+    fills = make_fills(registry)
+    fill = fills.start(Want(NAME, digest, SIZE))
+    fill.read(SIZE // 2 - 1, 1, 20)
+    fill.cancel()
+    again = fills.start(Want(NAME, digest, SIZE))
+    assert again is not fill
+    never.set()  # the connection of the first gives bytes again, and it sees that it is to stop
+    assert again.wait(20).read_bytes() == DATA
+    with pytest.raises(Stopped):
+        fill.wait(20)
+    assert len(registry.ranges()) == 2
+    first = int(registry.ranges()[1].removeprefix("bytes=").partition("-")[0])
+    assert first >= SIZE // 2
+    assert registry.asked[1].headers["If-Range"] == f'"{digest}"'
+
+
+def test_urgent_goes_before_background(registry: Registry, make_fills: MakeFills) -> None:
+    blobs = [some_bytes(1000, seed) for seed in range(4)]
+    digests = [registry.add(data) for data in blobs]
+    go_on = threading.Event()
+    registry.script.append(hold(10, go_on))
+    fills = make_fills(registry, background=1, urgent=1)
+    first = fills.start(Want(NAME, digests[0], 1000))
+    first.read(0, 1, 20)  # the only place for background fills is taken
+    waiting = fills.start(Want(NAME, digests[1], 1000))
+    assert fills.start(Want(NAME, digests[2], 1000, urgent=True)).wait(20)
+    assert fills.start(Want(NAME, digests[1], 1000, urgent=True)) is waiting
+    assert waiting.wait(20)
+    assert not first.ended.is_set()
+    go_on.set()
+    assert first.wait(20)
+
+
+def test_a_blob_that_nobody_has(registry: Registry, make_fills: MakeFills) -> None:
+    digest = Registry().add(b"nowhere")
+    fill = make_fills(registry).start(Want(NAME, digest))
+    with pytest.raises(NowhereFound, match="no origin has it"):
+        fill.wait(20)
+    assert len(registry.asked) == 1
