@@ -9,6 +9,7 @@ uses it for just that file on a card of that ABI, and compiles anew otherwise.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ FORMAT = 1
 _COUNT_LIMIT = 100_000  # of anything: segments, ports, nodes
 _BYTES_LIMIT = 1 << 40
 _CHUNK = 1 << 20
+_TYPE_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _RAW = "biufc"  # kinds of numpy types whose bytes are their values
 _PORT_TYPES = ("float32", "uint8", "int8")
 _Item = TypeVar("_Item")
@@ -306,10 +308,10 @@ class _Parser:
 
     def _dtype(self, name: str, kinds: str) -> np.dtype[Any]:
         try:
-            found = np.dtype(name)
+            found = np.dtype(name if _TYPE_NAME.fullmatch(name) else "nothing")
         except TypeError:
             raise self._bad(f"a type {name[:40]!r}") from None
-        if found.kind not in kinds or found.names or found.subdtype or found.name != name:
+        if found.kind not in kinds or found.name != name:
             raise self._bad(f"a type {name[:40]!r}")
         return found
 

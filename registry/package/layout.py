@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +44,16 @@ _CHUNK = 1 << 20
 
 def _nothing(_bytes: int) -> None:
     """Nobody watches the progress."""
+
+
+def split_tag(text: str) -> tuple[Path, str]:
+    """The folder and the tag (or `sha256:…`) of LAYOUT[:TAG], the tag empty where there is none."""
+    if Path(text).is_dir():
+        return Path(text), ""
+    folder, colon, digest = text.partition("@")
+    if not colon:
+        folder, colon, digest = text.rpartition(":")
+    return (Path(folder), digest) if colon and folder else (Path(text), "")
 
 
 class Layout:
@@ -105,18 +115,19 @@ class Layout:
         return dict(sorted(named.items()))
 
     def resolve(self, tag: str = "") -> Descriptor:
-        """What `tag` (or `sha256:…`) names; without one, the only entry. Raises NotFound."""
+        """What `tag` (or `sha256:…`) names; without one, the only package. Raises NotFound."""
         index = self.index
         if tag.startswith("sha256:"):
             found = [e for e in index.manifests if e.digest == tag]
             return found[0] if found else self._by_digest(tag)
-        if not tag and len({e.digest for e in index.manifests}) == 1:
-            return index.manifests[0]
         tags = self.tags()
+        only = list(tags.values()) or list(index.manifests)
+        if not tag and len({entry.digest for entry in only}) == 1:
+            return only[0]
         if tag in tags:
             return tags[tag]
         known = ", ".join(tags) or "none"
-        wanted = f"no tag {tag!r}" if tag else f"{len(index.manifests)} packages"
+        wanted = f"no tag {tag!r}" if tag else f"{len(only)} packages, so say which"
         raise NotFound(f"{self.path} has {wanted}", f"its tags are: {known}")
 
     def _by_digest(self, digest: str) -> Descriptor:
@@ -237,10 +248,10 @@ class Layout:
             raise
         return (f"sha256:{hasher.hexdigest()}", size), Path(name)
 
-    def reachable(self) -> dict[str, Descriptor]:
-        """Every blob that index.json leads to, documents among them, by digest."""
+    def reachable(self, entries: Sequence[Descriptor]) -> dict[str, Descriptor]:
+        """These documents and every document and blob that they lead to, by digest."""
         found: dict[str, Descriptor] = {}
-        waiting = list(self.index.manifests)
+        waiting = list(entries)
         while waiting:
             entry = waiting.pop()
             if entry.digest in found:
