@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Residuals: undone exactly, small where little changed, bounded where a stranger wrote them."""
+
+import numpy as np
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from registry.delta.form import BadDelta, Coding
+from registry.delta.residual import Bytes, add, pack, subtract, unpack
+
+
+def octets(data: bytes) -> Bytes:
+    return np.frombuffer(data, np.uint8)
+
+
+def sparse(share: float, size: int = 100_000) -> Bytes:
+    rng = np.random.default_rng(3)
+    moved = rng.choice(np.array([1, 255], np.uint8), size)
+    return np.where(rng.random(size) < share, moved, 0).astype(np.uint8)
+
+
+@pytest.mark.parametrize("width", [1, 2, 4, 8])
+@settings(max_examples=50, deadline=None)
+@given(data=st.binary(max_size=400))
+def test_adding_undoes_subtracting(width: int, data: bytes) -> None:
+    half = len(data) // 2 // width * width
+    new, old = octets(data[:half]), octets(data[half : 2 * half])
+    assert np.array_equal(add(subtract(new, old, width), old, width), new)
+
+
+@pytest.mark.parametrize(
+    ("share", "coding"), [(0.0005, Coding.GAPS), (0.02, Coding.GAPS), (0.3, Coding.MASK)]
+)
+def test_the_coding_follows_the_share_that_changed(share: float, coding: Coding) -> None:
+    assert pack(sparse(share), 19)[0] == coding
+
+
+def test_a_full_residual_is_written_whole() -> None:
+    assert pack(np.arange(1, 256, dtype=np.uint8), 3)[0] == Coding.WHOLE
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.02, 0.1, 0.3, 0.49, 0.9])
+def test_unpacking_undoes_packing(share: float) -> None:
+    residual = sparse(share, 70_001)
+    coding, first, second = pack(residual, 3)
+    assert np.array_equal(unpack(coding, first, second, len(residual)), residual)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.2])
+def test_sparse_changes_cost_little_more_than_their_entropy(share: float) -> None:
+    residual = sparse(share, 1 << 20)
+    _, first, second = pack(residual, 19)
+    entropy = share - share * np.log2(share) - (1 - share) * np.log2(1 - share)
+    assert 8 * (len(first) + len(second)) / len(residual) < 1.1 * entropy
+
+
+def test_a_small_move_of_floats_costs_their_low_bytes() -> None:
+    rng = np.random.default_rng(3)
+    old = rng.normal(size=20_000).astype("<f4")
+    new = (old * (1 + 1e-5 * rng.normal(size=20_000))).astype("<f4")
+    wide = pack(subtract(new.view(np.uint8), old.view(np.uint8), 4), 19)
+    narrow = pack(subtract(new.view(np.uint8), old.view(np.uint8), 1), 19)
+    assert sum(map(len, wide[1:])) < 0.9 * sum(map(len, narrow[1:]))
+
+
+def squeezed(data: bytes) -> bytes:
+    return zstandard.ZstdCompressor().compress(data)
+
+
+@pytest.mark.parametrize(
+    ("coding", "first", "second", "why"),
+    [
+        (Coding.WHOLE, squeezed(bytes(11)), b"", "other than 10"),
+        (Coding.WHOLE, b"", b"", "no zstd frame"),
+        (Coding.WHOLE, squeezed(bytes(10))[:-1], b"", "does not expand"),
+        (Coding.WHOLE, squeezed(bytes(10)) + b"x", b"", "does not expand"),
+        (Coding.GAPS, squeezed(bytes(1 << 30)), b"", "gaps in a window"),
+        (Coding.GAPS, squeezed(b"\x09\x00"), squeezed(b"ab"), "behind its window"),
+        (Coding.GAPS, squeezed(b"\x09"), squeezed(b"ab"), "other than 1 bytes"),
+        (Coding.MASK, squeezed(b"\xff\xff"), squeezed(bytes(16)), "behind its window"),
+        (Coding.MASK, squeezed(b"\xff"), squeezed(bytes(8)), "other than 2"),
+        (Coding.MASK, squeezed(b"\xff\x00"), squeezed(bytes(1 << 30)), "other than 8"),
+    ],
+)
+def test_hostile_payloads_are_refused(
+    coding: Coding, first: bytes, second: bytes, why: str
+) -> None:
+    with pytest.raises(BadDelta, match=why):
+        unpack(coding, first, second, 10)
+
+
+def test_a_frame_that_hides_its_size_is_refused() -> None:
+    frame = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(10))
+    with pytest.raises(BadDelta, match="does not say"):
+        unpack(Coding.WHOLE, frame, b"", 10)
