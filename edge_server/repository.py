@@ -62,7 +62,7 @@ class Release:
     """A folder that takes a model's place as a whole: all of its versions, or none.
 
     `accept` is asked about each version before any is served (raises ModelLoadError), then `commit`
-    makes the change last (raises OSError). Both are called on a worker thread.
+    makes the change last; what it raises is raised by the load. Both run on a worker thread.
     """
 
     folder: Path
@@ -279,18 +279,17 @@ class Repository:
         release: Release,
     ) -> None:
         """Commit the release, or let go of all of it and raise: what is served stays as it is."""
-        if not failures:
-            try:
-                await self._call(release.commit)
-                return
-            except OSError as error:
-                failures |= dict.fromkeys(fresh, f"{release.folder}: {error.strerror or error}")
-        await self._retire(list(fresh.values()))
-        text = "; ".join(f"version {v}: {why}" for v, why in failures.items())
-        model.reason = f"not replaced: {text}"
-        served = dict.fromkeys(model.versions, (State.READY, model.reason))
-        model.states = served or {v: (State.UNAVAILABLE, why) for v, why in failures.items()}
-        raise invalid(f"failed to load '{model.name}': {text}")
+        try:
+            if failures:
+                text = "; ".join(f"version {v}: {why}" for v, why in failures.items())
+                raise invalid(f"failed to load '{model.name}': {text}")
+            await self._call(release.commit)
+        except BaseException as error:
+            await self._retire(list(fresh.values()))
+            model.reason = f"not replaced: {error}"
+            states = dict.fromkeys(model.versions, (State.READY, model.reason))
+            model.states = states or {v: (State.UNAVAILABLE, w) for v, w in failures.items()}
+            raise
 
     async def _swap(
         self,

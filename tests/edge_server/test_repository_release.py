@@ -45,14 +45,16 @@ async def test_a_release_is_accepted_then_made_last_then_served(tmp_path: Path) 
         assert {row[1] for row in await rows(call)} == {"1", "2"}
 
 
-async def refused(server: Server, release: Release, call: Caller) -> str:
+async def refused(
+    server: Server, release: Release, call: Caller, kind: type[Exception] = RequestError
+) -> str:
     """What is said to a release that is not taken; the old one is still served."""
-    with pytest.raises(RequestError) as error:
+    with pytest.raises(kind) as error:
         await server.repository.load("scale", Override(), release)
     assert await factor(call) == 2
     (row,) = (await call("RepositoryIndex")).models
     assert row.state == "READY" and row.reason.startswith("not replaced")
-    return error.value.message
+    return str(error.value)
 
 
 async def test_one_version_that_is_not_accepted_leaves_the_old_release(tmp_path: Path) -> None:
@@ -77,7 +79,7 @@ async def test_a_commit_that_fails_leaves_the_old_release(tmp_path: Path) -> Non
 
     async with running(tmp_path / "root") as (server, call):
         release = Release(new, lambda _version, _loaded: None, commit)
-        assert "no space left" in await refused(server, release, call)
+        assert "no space left" in await refused(server, release, call, OSError)
 
 
 async def test_a_first_release_that_is_not_accepted_is_unavailable(tmp_path: Path) -> None:

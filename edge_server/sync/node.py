@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Puts one node's sync together out of its settings, starts it and stops it in order."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edge_server.fill.fills import Fills
+from edge_server.fill.origins import Origins
+from edge_server.fill.peers import Peers
+from edge_server.fill.rate import Rate
+from edge_server.fill.receive import Limits
+from edge_server.fill.source import Origin, Peer
+from edge_server.fill.time import REAL_TIME, Time
+from edge_server.fill.window import parse_windows
+from edge_server.store.disk import REAL_DISK, Disk
+from edge_server.store.store import Store, StoreLimits
+from edge_server.sync.deployed import Deployments
+from edge_server.sync.follower import Follower
+from edge_server.sync.gather import Gatherer
+from edge_server.sync.holds import Holds
+from edge_server.sync.models import Models
+from edge_server.sync.settings import OriginSettings, SettingsError, SyncSettings
+from edge_server.sync.status import Status
+from edge_server.sync.trust import NodeTrust
+from registry.remote.client import Remote
+from registry.remote.credentials import find_credentials
+
+_TIMEOUT = 20.0  # seconds of silence of an origin
+_PEER_TIMEOUT = 5.0
+
+
+class Node:
+    """One node's sync over its state folder: `start`, then `stop`; or `start(follow=False)` and
+    `once`. Everything here blocks; a server calls it on a worker thread."""
+
+    def __init__(
+        self,
+        settings: SyncSettings,
+        models: Models,
+        abi: int | None,
+        *,
+        disk: Disk = REAL_DISK,
+        time: Time = REAL_TIME,
+        rng: random.Random | None = None,
+        on_change: Callable[[dict[str, Any]], None] = lambda _found: None,
+    ) -> None:
+        """Takes the store's lock. Raises SettingsError, StoreBusy and the store's other errors,
+        TrustError where the root is of no use."""
+        self.settings = settings
+        root = _root(settings.root)
+        windows = parse_windows(settings.window)
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._remotes: list[Remote] = []
+        origins = [self._origin(entry, number) for number, entry in enumerate(settings.origins)]
+        peers = [self._peer(entry) for entry in settings.peers]
+        self.origins = Origins(origins, time=time, rng=rng)
+        self.peers = Peers(peers, time=time, rng=rng)
+        settings.state.mkdir(parents=True, exist_ok=True)
+        limits = StoreLimits(settings.max_bytes, settings.reserve_bytes)
+        self.store = Store.open(settings.store, limits, disk, time.wall)
+        try:
+            self.deployments = Deployments(settings.state, self.store.path, disk)
+            self.fills = Fills(
+                self.store,
+                self.origins,
+                self.peers,
+                limits=Limits(rate=Rate(settings.rate, time), time=time),
+                windows=windows,
+                rng=rng,
+            )
+            self.trust = NodeTrust(settings.trust, root, settings.ring, self.origins, time)
+            self.status = Status(settings.state, settings.ring, self.origins, time, on_change)
+            gatherer = Gatherer(
+                self.store, self.fills, self.origins, abi, self._stop, settings.deltas
+            )
+            self.follower = Follower(
+                self.trust,
+                gatherer,
+                self.store,
+                self.deployments,
+                models,
+                Holds(settings.state, disk),
+                self.status,
+                self._stop,
+                settings.poll_seconds,
+                time,
+                rng,
+            )
+        except BaseException:
+            self.store.close()
+            raise
+
+    def start(self, follow: bool = True) -> None:
+        """Take up what an earlier run left; then follow on a thread of its own."""
+        self.follower.start()
+        if follow:
+            self._thread = threading.Thread(target=self.follower.run, name="tepi-sync")
+            self._thread.start()
+
+    def once(self) -> bool:
+        """Look once and install what is due, each once; whether all that is wanted is current."""
+        self.follower.poll()
+        return self.follower.settled
+
+    def stop(self) -> None:
+        """End it; what arrived is kept."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        self.fills.stop()
+        self.store.close()
+        for remote in self._remotes:
+            remote.close()
+
+    def _origin(self, entry: OriginSettings, priority: int) -> Origin:
+        remote = self._remote(entry, _TIMEOUT)
+        return Origin(entry.name, entry.url, remote, entry.region, priority)
+
+    def _peer(self, entry: OriginSettings) -> Peer:
+        remote = self._remote(entry, _PEER_TIMEOUT)
+        return Peer(entry.name, entry.url, remote, entry.region)
+
+    def _remote(self, entry: OriginSettings, timeout: float) -> Remote:
+        host = entry.url.partition("://")[2]
+        found = find_credentials(host, [entry.credentials]) if entry.credentials else None
+        if (entry.client_cert is None) != (entry.client_key is None):
+            raise SettingsError(f"origin {entry.name}: client_cert and client_key go together")
+        pair = (
+            (entry.client_cert, entry.client_key)
+            if entry.client_cert is not None and entry.client_key is not None
+            else None
+        )
+        remote = Remote(
+            entry.url,
+            found,
+            insecure=entry.url.startswith("http:"),
+            ca=entry.ca_file,
+            client_certificate=pair,
+            timeout=timeout,
+        )
+        self._remotes.append(remote)
+        return remote
+
+
+def _root(path: Path) -> bytes:
+    """The first root, which a node is given by hand."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SettingsError(
+            f"root '{path}' cannot be read: {error.strerror}",
+            "bring the root.json that `tepi registry init` wrote to this node",
+        ) from None
