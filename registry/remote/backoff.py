@@ -24,7 +24,7 @@ class Retry:
     cap: float = 30.0
     patience: float = 120.0
     rng: random.Random = field(default_factory=random.Random)
-    sleep: Callable[[float], None] = time.sleep
+    sleep: Callable[[float], object] = time.sleep
 
     def pause(self, failures: int, asked: float | None) -> float:
         """Seconds to wait after this many failures in a row."""

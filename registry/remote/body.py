@@ -2,8 +2,9 @@
 """The body of an answer as it arrives: straight from the socket into the reader's buffer.
 
 urllib3's own `readinto` reads into a new bytes object and copies that. Here a body of known length
-is received by the file of the socket below (`readinto1`: at most one receive, no copy once what
-came with the headers is used up); a chunked one goes through urllib3's `read1`.
+is received from the socket below, one receive a call, once what came with the headers is used up
+(BufferedReader's `readinto1` would wait for more beside that); a chunked one goes through urllib3's
+`read1`.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Blob:
         self._what = what
         self._translate = translate
         self._file = _socket_file(response) if length is not None else None
+        self._head: memoryview | None = None  # what came with the headers
         self._done = False
 
     @classmethod
@@ -91,7 +93,7 @@ class Blob:
             left = min(left, self.length - self.received)
         try:
             if self._file is not None:
-                count = self._file.readinto1(buffer[:left]) if left else 0
+                count = self._receive(self._file, buffer[:left]) if left else 0
             else:
                 count = self._read1(buffer)
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
@@ -132,6 +134,16 @@ class Blob:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _receive(self, file: io.BufferedReader, buffer: memoryview) -> int:
+        if self._head is None:
+            self._head = memoryview(file.read(len(file.peek())))
+        if self._head:
+            count = min(len(self._head), len(buffer))
+            buffer[:count] = self._head[:count]
+            self._head = self._head[count:]
+            return count
+        return file.raw.readinto(buffer) or 0
 
     def _read1(self, buffer: memoryview) -> int:
         data = self._response.read1(len(buffer), decode_content=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, urlencode
@@ -58,7 +58,7 @@ class Remote:
 
     Plain HTTP is for this machine, or for all with `insecure`. `ca` is a PEM file of the authority
     to trust instead of the system's; `client_certificate` is a certificate and its key; `timeout`
-    is in seconds of silence. Every method raises RemoteError.
+    is in seconds of silence; `headers` go with every request. Every method raises RemoteError.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Remote:
         client_certificate: tuple[Path, Path] | None = None,
         timeout: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.registry = registry
         self._transport = Transport(
@@ -81,6 +82,7 @@ class Remote:
             client_certificate=client_certificate,
             timeout=timeout,
             clock=clock,
+            headers=headers,
         )
         self._lock = threading.Lock()  # of this process's changes to referrers tags
 

@@ -6,11 +6,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urljoin
 
 from registry.remote.errors import BadAnswer
 from registry.remote.headers import next_link
-from registry.remote.transport import Transport, origin, shown
+from registry.remote.transport import Transport, joined, origin, shown
 
 _PAGE = 1000  # entries asked for at a time
 _PAGES = 1000
@@ -21,7 +20,7 @@ def pages(transport: Transport, path: str, scope: str) -> Iterator[bytes]:
     """The bytes of each page. Raises BadAnswer where the pages go round in a circle, on without
     end, or to another server."""
     seen: set[str] = set()
-    url = urljoin(transport.base, path)
+    url = transport.base + path
     while url:
         if url in seen or len(seen) >= _PAGES:
             raise BadAnswer(f"{shown(url)}: the pages of this list have no end")
@@ -29,7 +28,7 @@ def pages(transport: Transport, path: str, scope: str) -> Iterator[bytes]:
         response = transport.request("GET", url, scope)
         link = next_link(", ".join(response.headers.getlist("Link")))
         yield transport.read(response, _PAGE_LIMIT, f"GET {shown(url)}")
-        following = urljoin(url, link) if link else ""
+        following = joined(url, link) if link else ""
         if following and origin(following) != origin(transport.base):
             raise BadAnswer(f"{shown(url)}: the next page is on another server: {following[:200]}")
         url = following

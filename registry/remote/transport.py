@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -30,6 +31,7 @@ _TOKEN_LIMIT = 1 << 20
 _CONNECTIONS = 16
 _CONNECT_SECONDS = 10.0
 _DOCUMENT_PATIENCE = 4  # times the timeout: how long a document, as against a blob, may take
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 _API_HOSTS = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-1.docker.io"}
 
 
@@ -47,11 +49,13 @@ class Transport:
         timeout: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.base = base_url(registry, insecure=insecure, ca=ca)
         self._secure = self.base.startswith("https:")
         self._insecure = insecure
         self._timeout = timeout
+        self._headers = {"Accept-Encoding": "identity", "User-Agent": "tepi", **(headers or {})}
         self._clock = clock
         self._wall = wall
         self._pool = urllib3.PoolManager(
@@ -67,6 +71,10 @@ class Transport:
 
     def close(self) -> None:
         """Close all connections that are not in use."""
+        pools = self._pool.pools
+        keys = pools.keys()  # clear alone would leave them to the garbage collector
+        for key in keys:
+            pools[key].close()
         self._pool.clear()
 
     def request(
@@ -81,7 +89,7 @@ class Transport:
         """The answer below status 400, its body not read; `target` is a path or a URL. Any other
         answer is an error of errors.py."""
         url = urljoin(self.base, target)
-        fields = {"Accept-Encoding": "identity", "User-Agent": "tepi", **(headers or {})}
+        fields = {**self._headers, **(headers or {})}
         if length is not None:
             fields["Content-Length"] = str(length)
         visited: list[str] = []
@@ -103,16 +111,12 @@ class Transport:
 
     def location(self, response: urllib3.BaseHTTPResponse, url: str) -> str:
         """Where Location of an answer to `url` points; raises Untrusted where that leaves TLS."""
-        found = urljoin(url, response.headers.get("Location", ""))
         try:
-            parts = urlsplit(found)
-            good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:
-            good = False
-        if not good:
+            found = joined(url, response.headers.get("Location", ""))
+        except errors.BadAnswer:
             response.close()
-            raise errors.BadAnswer(f"{shown(url)}: Location is not a URL: {found[:200]!r}")
-        if self._secure and parts.scheme != "https":
+            raise
+        if self._secure and not found.startswith("https:"):
             response.close()
             raise errors.Untrusted(
                 f"{shown(url)} leads away from TLS, to {shown(found)}",
@@ -263,7 +267,7 @@ def base_url(registry: str, *, insecure: bool, ca: Path | None) -> str:
     address = _API_HOSTS.get(address, address)
     try:
         parts = urlsplit(f"//{address}")
-        good = parts.hostname and "@" not in address and parts.netloc == address
+        good = parts.netloc == address and _HOST.fullmatch(address)
         _ = parts.port
     except ValueError:
         good = False
@@ -285,6 +289,19 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def joined(url: str, link: str) -> str:
+    """Where a link in the answer to `url` points; raises BadAnswer where that is no URL."""
+    try:
+        found = urljoin(url, link)
+        parts = urlsplit(found)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise errors.BadAnswer(f"{shown(url)}: leads to what is not a URL: {link[:200]!r}")
+    return found
 
 
 def shown(url: str) -> str:

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Progress of transfers on a terminal's standard error: one bar for each blob under way, one for
+all. Into a file or a pipe goes nothing but troubles."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from registry.remote.errors import RemoteError
+
+
+class Bars:
+    """A Watch that draws."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._console = Console(stderr=True)
+        self._bars = Progress(
+            TextColumn("{task.description:>24}"),
+            BarColumn(),
+            DownloadColumn(binary_units=True),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=quiet or not sys.stderr.isatty(),
+        )
+        self._lock = threading.Lock()
+        self._tasks: dict[str, tuple[TaskID, int]] = {}
+        self._finished = 0
+        self._all = self._bars.add_task("all", total=None, visible=False)
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def expect(self, size: int) -> None:
+        """How many bytes there are in all."""
+        self._bars.update(self._all, total=size, visible=True)
+
+    def begin(self, digest: str, what: str, size: int) -> None:
+        """See Watch.begin."""
+        with self._lock:
+            self._tasks[digest] = (self._bars.add_task(what, total=size), size)
+
+    def at(self, digest: str, offset: int) -> None:
+        """See Watch.at."""
+        with self._lock:
+            self._bars.update(self._tasks[digest][0], completed=offset)
+            under_way = sum(self._bars.tasks[i].completed for i in self._indexes())
+            self._bars.update(self._all, completed=self._finished + under_way)
+
+    def end(self, digest: str, outcome: str) -> None:
+        """See Watch.end."""
+        with self._lock:
+            task, size = self._tasks.pop(digest)
+            self._bars.remove_task(task)
+            self._finished += size
+            self._bars.update(self._all, completed=self._finished)
+
+    def trouble(self, what: str, error: RemoteError, pause: float) -> None:
+        """See Watch.trouble."""
+        self._console.print(
+            f"{error}; again in {pause:.1f} s", markup=False, highlight=False, soft_wrap=True
+        )
+
+    def _indexes(self) -> list[int]:
+        under_way = {task for task, _ in self._tasks.values()}
+        return [i for i, task in enumerate(self._bars.tasks) if task.id in under_way]
