@@ -46,12 +46,14 @@ class Descriptor:
             "digest": self.digest,
             "size": self.size,
         }
-        if self.artifact_type:
-            found["artifactType"] = self.artifact_type
-        if self.platform:
-            found["platform"] = dict(sorted(self.platform.items()))
+        # The order is that of the Go types that most tools encode with: what such a tool reads and
+        # writes again keeps its digest.
         if self.annotations:
             found["annotations"] = dict(sorted(self.annotations.items()))
+        if self.platform:
+            found["platform"] = dict(sorted(self.platform.items()))
+        if self.artifact_type:
+            found["artifactType"] = self.artifact_type
         return found
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -165,15 +165,16 @@ def manifest_of(
 
 def index_of(about: About, variants: Sequence[tuple[Descriptor, Variant, int | None]]) -> Index:
     """The package: an entry for each manifest. An entry for nodes without a card has no platform,
-    so that tools which look for their own machine's find it."""
+    so that tools which look for their own machine's find it. Entries have no artifactType, and
+    annotations no text of people: older tools encode both otherwise, and the digest with them."""
     entries = []
     for found, variant, abi in variants:
         notes = {VARIANT: str(variant)} | ({} if abi is None else {ABI: str(abi)})
         platform = CARD_PLATFORM if variant is Variant.CARD else {}
         entries.append(
-            Descriptor(MANIFEST, found.digest, found.size, notes, ARTIFACT, dict(platform))
+            Descriptor(MANIFEST, found.digest, found.size, notes, platform=dict(platform))
         )
-    return Index(tuple(entries), annotations=_lineage(about))
+    return Index(tuple(entries), annotations=_lineage(replace(about, no_card="")))
 
 
 def _lineage(about: About) -> dict[str, str]:
