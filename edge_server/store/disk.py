@@ -7,6 +7,7 @@ not synced (tests/edge_server/store/power_cut.py). All methods raise OSError as 
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -19,10 +20,17 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _WRITERS_MODE = 0o644
 
 
+_KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE of linux/falloc.h
+_fallocate = ctypes.CDLL(None, use_errno=True).fallocate
+_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+
 class Stat(NamedTuple):
-    """Of a file: bytes, modification time in seconds, number of names."""
+    """Of a file: bytes, bytes that the disk keeps for it, modification time in seconds, number of
+    names."""
 
     size: int
+    allocated: int
     modified: float
     links: int
 
@@ -56,6 +64,13 @@ class Disk:
     def truncate(self, fd: int, size: int) -> None:
         """Cut or grow a file to `size` bytes."""
         os.ftruncate(fd, size)
+
+    def allocate(self, fd: int, offset: int, count: int) -> None:
+        """Have the disk keep room behind the file's end, where it can; the size stays."""
+        if _fallocate(fd, _KEEP_SIZE, offset, count):
+            number = ctypes.get_errno()
+            if number not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINTR):
+                raise OSError(number, os.strerror(number))
 
     def fdatasync(self, fd: int) -> None:
         """Return once the file's bytes and size survive a power cut; its name may not."""
@@ -125,7 +140,7 @@ class Disk:
             found = path.stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return Stat(found.st_size, found.st_mtime, found.st_nlink)
+        return Stat(found.st_size, found.st_blocks * 512, found.st_mtime, found.st_nlink)
 
     def size(self, fd: int) -> int:
         """Bytes of an open file."""

@@ -23,6 +23,8 @@ from edge_server.store.record import RECORD_LIMIT, Record, last_record
 from edge_server.store.syncing import Syncing
 from registry.errors import WrongDigest, WrongSize
 
+_AHEAD = 32 << 20  # bytes for which the disk is asked at a time
+
 
 class Keeper(Protocol):
     """Who gave out the partial and hears of its end."""
@@ -56,6 +58,7 @@ class Partial:
         self._readers = 0
         self._closed = False
         self._ended = False
+        self._committed = False
         self._doubt = False  # a sync failed: what it was for may be lost
         with disk_errors(self._path):
             record, self._offset = self._find()
@@ -63,6 +66,7 @@ class Partial:
             self._named = record is not None and record.synced > 0  # its names are on the medium
             self._noted = min(record.synced, self._offset) if record else 0
             self._open()
+        self._allocated = self._offset  # the disk keeps room up to here
         self.resumed = self._offset  # bytes that were there already
         self._hashing = Hashing(self._readinto, self._offset)
         self._syncing = Syncing(self._sync, self._offset, self._noted, block)
@@ -103,6 +107,11 @@ class Partial:
         return self._offset
 
     @property
+    def unwritten(self) -> int:
+        """Bytes for which the disk has no room set aside yet."""
+        return self.size - max(self._allocated, self._offset)
+
+    @property
     def synced(self) -> int:
         """Bytes that survive a power cut."""
         return self._syncing.synced
@@ -140,6 +149,7 @@ class Partial:
             return
         with disk_errors(self._path):
             self._syncing.before(count)
+            self._allocate(self._offset + count)
             self._disk.pwrite(self._fd, data, self._offset)
         self._offset += count
         self._hashing.wrote(count)
@@ -204,6 +214,7 @@ class Partial:
             self._disk.make_read_only(self._fd)
             path = self._places.install(self._path, self.digest)
             self._disk.unlink(self._places.record(self.digest))
+            self._committed = True
         self._keeper.placed(self)
         self._end()
         return path
@@ -243,15 +254,23 @@ class Partial:
             self._ended = True
         self._hashing.stop()
         self._syncing.stop()
-        if self._doubt and close:
+        if close and not self._committed:
+            kept = self._syncing.synced if self._doubt else self._offset
             with suppress(OSError):  # then it is the digest that finds out
-                self._disk.truncate(self._fd, self._syncing.synced)
+                self._disk.truncate(self._fd, kept)  # and give back what was set aside
         self._keeper.ended(self)
 
     def _remove_files(self) -> None:
         self._disk.unlink(self._places.record(self.digest))
         self._disk.unlink(self._path)
         self._disk.fsync_dir(self._places.partials)
+
+    def _allocate(self, end: int) -> None:
+        """In large steps: fewer fragments, cheaper writes, and a full disk shows early."""
+        if end > self._allocated and self.size > _AHEAD // 32:
+            count = min(max(_AHEAD, end - self._allocated), self.size - self._allocated)
+            self._disk.allocate(self._fd, self._allocated, count)
+            self._allocated += count
 
     def _sync(self, offset: int) -> None:
         """Make the first `offset` bytes durable, then the line that says so."""

@@ -197,8 +197,8 @@ class Store(StoreView):
                 raise PartialBusy(f"{digest} is being filled already")
             with disk_errors(self.root):
                 found = self._disk.stat(self._places.partial(digest))
-            there = min(found.size, size) if found else 0
-            self._make_room(size, size - there, apart_from=digest)
+            there = max(min(found.size, size), found.allocated) if found else 0
+            self._make_room(size, max(0, size - there), apart_from=digest)
             partial = Partial(self._places, self._disk, digest, size, self._block, self)
             self._filling[digest] = partial
         return partial
@@ -270,7 +270,7 @@ class Store(StoreView):
         used = sum(self._sizes.values()) + sum(p.size for p in self._filling.values())
         used += sum(v.size for v in self._strays() if v.digest != apart_from)
         most = self.limits.max_bytes
-        coming = sum(p.size - p.offset for p in self._filling.values())
+        coming = sum(p.unwritten for p in self._filling.values())
         free = self._disk.free(self.root) - self.limits.reserve_bytes - coming
         return Lack(0 if most is None else used + size - most, on_disk - free)
 
@@ -285,7 +285,7 @@ class Store(StoreView):
                 digest = f"sha256:{name}"
                 stat = self._disk.stat(folder / name)
                 if stat and not (kind == Kind.ABANDONED and digest in self._filling):
-                    gain = stat.size if stat.links == 1 else 0
+                    gain = max(stat.size, stat.allocated) if stat.links == 1 else 0
                     found.append(Victim(kind, digest, stat.size, gain, stat.modified))
         return found
 
@@ -296,7 +296,7 @@ class Store(StoreView):
         for digest in self._sizes.keys() - kept:
             stat = self._disk.stat(self._places.blob(digest))
             if stat:
-                gain = stat.size if stat.links == 1 else 0
+                gain = max(stat.size, stat.allocated) if stat.links == 1 else 0
                 used = self._uses.last(digest, stat.modified)
                 found.append(Victim(Kind.BLOB, digest, stat.size, gain, used))
         return sorted(found, key=lambda v: (v.kind, v.used, v.digest))
