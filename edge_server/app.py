@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from prometheus_client import CollectorRegistry
@@ -32,8 +32,13 @@ from edge_server.rpc import handlers
 from edge_server.service import UNPARSED, InferenceService, Phase
 from edge_server.settings import Settings
 from edge_server.statistics import Counters
+from edge_server.sync.metrics import SyncCollector
+from edge_server.sync.node import Node, card_abi
+from edge_server.sync.serving import ServingModels
 from edge_server.web import WebServer
 from wire import inference_pb2, tepi_card_pb2
+
+T = TypeVar("T")
 
 _WORKERS = 64
 _GRPC_OPTIONS = (
@@ -117,17 +122,20 @@ class Server:
         self._health = Health(self._service.full_name)
         self._closing = AsyncExitStack()
         self._grpc: grpc.aio.Server | None = None
+        self.node: Node | None = None
         self.grpc_address = ""
         self.metrics_address = ""
 
     async def start(self) -> None:
         """Returns when every model that can be loaded is. Raises AddressError,
-        RepositoryError, CardOptionError."""
-        model_folders(self.settings.model_repository)
+        RepositoryError, CardOptionError, and what Node raises."""
         try:
+            await self._open_node()
+            model_folders(self.settings.model_repository)
             await self._start_web()
             await self._start_grpc()
         except BaseException:
+            await self._stop_node()
             await self._closing.aclose()
             self.executor.shutdown()
             raise
@@ -140,7 +148,7 @@ class Server:
         failed = await self.repository.load_all(self.settings.load_models)
         await self.link.start()
         served = self.repository.all_served()
-        if not served and not failed:
+        if not served and not failed and self.node is None:
             log.warning(
                 "the model repository is empty",
                 folder=self.settings.model_repository,
@@ -149,6 +157,8 @@ class Server:
         self.phase.ready = True
         self._health.server(True)
         log.info("ready", grpc=self.grpc_address, models=len(served), failed=failed)
+        if self.node is not None:
+            await self._call(self.node.start)
 
     async def stop(self) -> None:
         """Not ready first, then the requests under way finish, then everything is let go."""
@@ -159,12 +169,29 @@ class Server:
         self._health.stop()
         assert self._grpc is not None
         self.phase.stopping.set()
+        await self._stop_node()
         await self._grpc.stop(grace=self.settings.drain_seconds)  # returns with the last request
         await self.repository.close()
         await self.link.close()
         await self._closing.aclose()
         self.executor.shutdown()
         log.info("stopped")
+
+    async def _open_node(self) -> None:
+        """The sync, which holds the models folder; it follows once the server is ready."""
+        sync = self.settings.sync
+        if sync is None:
+            return
+        models = ServingModels(self.repository, asyncio.get_running_loop())
+        abi = card_abi(self.settings.card)
+        self.node = await self._call(lambda: Node(sync, models, abi))
+
+    async def _stop_node(self) -> None:
+        if self.node is not None:
+            await self._call(self.node.stop)
+
+    async def _call(self, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self.executor, function)
 
     async def _start_grpc(self) -> None:
         address = parse_address("--grpc-address", self.settings.grpc_address)
@@ -190,6 +217,8 @@ class Server:
         address = parse_address("--metrics-address", self.settings.metrics_address)
         registry = CollectorRegistry()
         registry.register(ServerCollector(self.counters, self.link, self.repository.all_served))
+        if self.node is not None:
+            registry.register(SyncCollector(self.node))
         web = WebServer(registry, lambda: self.phase.ready)
         try:
             if address.path:

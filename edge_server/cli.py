@@ -23,6 +23,7 @@ from edge_server.settings import (
     DEFAULT_SHADOW_SHARE,
     Settings,
 )
+from edge_server.sync.settings import read_settings
 
 __all__ = ["infer", "serve"]
 
@@ -34,6 +35,7 @@ Examples:
   tepi serve --model-repository models --card none --grpc-address unix:/run/tepi.sock
   tepi serve --model-repository models --card vfio-user:/run/tepi/card.sock
   tepi serve --model-repository models --model-control-mode explicit --load-model digits
+  tepi serve --sync /etc/tepi/sync.toml
 
 \b
 The repository holds <model>/<version>/model.onnx and, where you want one, <model>/config.pbtxt.
@@ -50,12 +52,30 @@ def _card_name(_context: click.Context, _option: click.Parameter, name: str) -> 
     raise click.BadParameter(f"{name!r} is none of inproc, vfio-user:PATH, vfio:ADDRESS, none")
 
 
+card_option = click.option(
+    "--card",
+    "card_bus",
+    callback=_card_name,
+    default="inproc",
+    show_default=True,
+    metavar="NAME",
+    help="The accelerator card: inproc, the software card; vfio-user:PATH, that of `tepi card "
+    "serve`; vfio:ADDRESS, a PCIe card bound to vfio-pci; none at all.",
+)
+
+
 @click.command(epilog=_EXAMPLES)
 @click.option(
     "--model-repository",
     type=click.Path(path_type=Path, readable=False),
-    required=True,
     help="Folder of models.",
+)
+@click.option(
+    "--sync",
+    "sync_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="SETTINGS",
+    help="Follow a registry, as this file says, and serve what it wants here (docs/sync.md).",
 )
 @click.option(
     "--grpc-address",
@@ -69,16 +89,7 @@ def _card_name(_context: click.Context, _option: click.Parameter, name: str) -> 
     show_default=True,
     help="Where HTTP /metrics, /livez and /readyz listen; '' for nowhere.",
 )
-@click.option(
-    "--card",
-    "card_bus",
-    callback=_card_name,
-    default="inproc",
-    show_default=True,
-    metavar="NAME",
-    help="The accelerator card: inproc, the software card; vfio-user:PATH, that of `tepi card "
-    "serve`; vfio:ADDRESS, a PCIe card bound to vfio-pci; none at all.",
-)
+@card_option
 @click.option(
     "--isa",
     type=click.Choice(["auto", "scalar", "avx2", "avx512vnni", "amxint8"]),
@@ -155,7 +166,8 @@ def _card_name(_context: click.Context, _option: click.Parameter, name: str) -> 
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the ready line as JSON.")
 def serve(
-    model_repository: Path,
+    model_repository: Path | None,
+    sync_file: Path | None,
     grpc_address: str,
     metrics_address: str,
     card_bus: str,
@@ -176,9 +188,17 @@ def serve(
     explicit = model_control_mode == "explicit"
     if load_models and not explicit:
         raise click.UsageError("--load-model needs --model-control-mode explicit")
+    if (model_repository is None) is (sync_file is None):
+        raise click.UsageError("give one of --model-repository and --sync")
+    if sync_file is not None and explicit:
+        raise click.UsageError("with --sync the registry says which models are loaded")
     log.configure(log_format)
+    sync = read_settings(sync_file) if sync_file is not None else None
+    repository = sync.models if sync is not None else model_repository
+    assert repository is not None
     settings = Settings(
-        model_repository=model_repository,
+        model_repository=repository,
+        sync=sync,
         grpc_address=grpc_address,
         metrics_address=metrics_address,
         card=card_bus,

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_server.sync.settings import SyncSettings
+
 DEFAULT_QUEUE_SIZE = 4096
 DEFAULT_CARD_DEADLINE_MS = 250
 DEFAULT_SHADOW_SHARE = 0.001
@@ -34,4 +36,7 @@ class Settings:
         DEFAULT_QUEUE_SIZE  # requests that wait for one model, unless its configuration says
     )
     inline_limit_us: int = 200  # runs cheaper than this take place on the event loop
+    sync: SyncSettings | None = (
+        None  # what the models folder follows, with `model_repository` in it
+    )
     drain_seconds: float = 30.0  # how long requests under way may take once told to stop

@@ -45,6 +45,10 @@ class Trust(Protocol):
     def last(self) -> Desired | None:
         """What it was to run when that was last known, whether or not that has expired."""
 
+    @property
+    def source(self) -> str:
+        """Where the last good look was answered."""
+
     def still_good(self) -> bool:
         """Whether what is known may be acted upon although the last look failed."""
 
@@ -132,7 +136,7 @@ class Follower:
             self._status.trouble(str(error), error.remedy)
             return
         self._installing = True
-        self._status.looked(desired.release)
+        self._status.looked(desired.release, self._trust.source)
         self._want(desired)
         self._retire({model.name for model in desired.models})
 

@@ -18,7 +18,8 @@ from edge_server.fill.source import Origin, Peer
 from edge_server.fill.time import REAL_TIME, Time
 from edge_server.fill.window import parse_windows
 from edge_server.store.disk import REAL_DISK, Disk
-from edge_server.store.store import Store, StoreLimits
+from edge_server.store.room import StoreLimits
+from edge_server.store.store import Store
 from edge_server.sync.deployed import Deployments
 from edge_server.sync.follower import Follower
 from edge_server.sync.gather import Gatherer
@@ -26,12 +27,23 @@ from edge_server.sync.holds import Holds
 from edge_server.sync.models import Models
 from edge_server.sync.settings import OriginSettings, SettingsError, SyncSettings
 from edge_server.sync.status import Status
+from edge_server.sync.stick import Stick, as_origin
 from edge_server.sync.trust import NodeTrust
 from registry.remote.client import Remote
 from registry.remote.credentials import find_credentials
 
+IMPORT = "import"  # in the state folder: a link to what `tepi sync import` was given
 _TIMEOUT = 20.0  # seconds of silence of an origin
 _PEER_TIMEOUT = 5.0
+
+
+def card_abi(card: str) -> int | None:
+    """Of the programs that this card takes; None for "none"."""
+    if card == "none":
+        return None
+    from device.binding.abi import ABI_VERSION
+
+    return ABI_VERSION
 
 
 class Node:
@@ -57,7 +69,10 @@ class Node:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._remotes: list[Remote] = []
+        self.tier_address = ""
         origins = [self._origin(entry, number) for number, entry in enumerate(settings.origins)]
+        stick = Stick(settings.state / IMPORT)
+        origins.insert(0, as_origin(stick, str(settings.state / IMPORT)))
         peers = [self._peer(entry) for entry in settings.peers]
         self.origins = Origins(origins, time=time, rng=rng)
         self.peers = Peers(peers, time=time, rng=rng)
@@ -74,7 +89,7 @@ class Node:
                 windows=windows,
                 rng=rng,
             )
-            self.trust = NodeTrust(settings.trust, root, settings.ring, self.origins, time)
+            self.trust = NodeTrust(settings.trust, root, settings.ring, self.origins, stick, time)
             self.status = Status(settings.state, settings.ring, self.origins, time, on_change)
             gatherer = Gatherer(
                 self.store, self.fills, self.origins, abi, self._stop, settings.deltas
@@ -107,6 +122,10 @@ class Node:
         """Look once and install what is due, each once; whether all that is wanted is current."""
         self.follower.poll()
         return self.follower.settled
+
+    def interrupt(self) -> None:
+        """Have `once`, or the thread, end soon."""
+        self._stop.set()
 
     def stop(self) -> None:
         """End it; what arrived is kept."""

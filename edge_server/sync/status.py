@@ -42,16 +42,18 @@ class Status:
         self._found: dict[str, Any] = {}
         self._release = 0
         self._looked = 0.0
+        self._source = ""
         self._trouble = ""
         self._failures = 0
 
-    def looked(self, release: int) -> None:
-        """What is wanted was learnt."""
+    def looked(self, release: int, source: str) -> None:
+        """What is wanted was learnt, from an origin or a folder."""
         if self._trouble:
             log.info("sync: the registry answers again")
         if release != self._release:
             log.info("sync: release", ring=self._ring, release=release)
-        self._release, self._looked, self._trouble = release, self._time.wall(), ""
+        self._release, self._source = release, source
+        self._looked, self._trouble = self._time.wall(), ""
 
     def trouble(self, reason: str, remedy: str) -> None:
         """It was not, for this reason."""
@@ -76,6 +78,7 @@ class Status:
             "ring": self._ring,
             "release": self._release,
             "looked_at": self._looked,
+            "source": self._source,
             "trouble": self._trouble,
             "looks_failed": self._failures,
             "origins": [

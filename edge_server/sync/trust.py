@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +10,7 @@ from edge_server import log
 from edge_server.fill.origins import Origins
 from edge_server.fill.source import Origin
 from edge_server.fill.time import REAL_TIME, Time
+from edge_server.sync.stick import Stick
 from registry.remote.errors import EndlessData, RemoteError
 from registry.remote.errors import Missing as RemoteMissing
 from registry.trust.client import TrustClient
@@ -63,14 +63,14 @@ class NodeTrust:
         root: Path | bytes,
         ring: str,
         origins: Origins,
+        stick: Stick,
         time: Time = REAL_TIME,
-        on_change: Callable[[Trusted], None] = lambda _trusted: None,
     ) -> None:
         self._client = TrustClient(folder, root, time.wall)
         self._ring = ring
         self._time = time
-        self._on_change = on_change
-        self._sources = [OriginMetadata(origin, origins) for origin in origins]
+        self._stick = stick
+        self._sources = [OriginMetadata(o, origins) for o in origins if o.remote is not stick]
         self._seen: tuple[str, ...] = ()
         self._good: Trusted | None = None
         self._silent = False
@@ -79,14 +79,24 @@ class NodeTrust:
         """What this node is to run now. Raises TrustError."""
         self._silent = False
         try:
-            self._good = self._client.refresh(self._sources, self._ring)
+            stick = [self._stick.source()] if self._stick.there else []
+            self._good = self._client.refresh([*stick, *self._sources], self._ring)
         except NoSource:
             self._silent = True
             raise
         finally:
             self._report()
-        self._on_change(self._good)
         return self._good.desired(self._ring)
+
+    @property
+    def good(self) -> Trusted | None:
+        """What was good last."""
+        return self._good
+
+    @property
+    def source(self) -> str:
+        """Where what was good last came from."""
+        return self._good.source if self._good is not None else ""
 
     def still_good(self) -> bool:
         """Whether what was good last may be acted upon although the last look failed: no origin
@@ -100,7 +110,6 @@ class NodeTrust:
         self._report()
         if self._good is None:
             return None
-        self._on_change(self._good)
         return self._good.rings.get(self._ring)
 
     def _report(self) -> None:
