@@ -110,6 +110,11 @@ COMMANDS: dict[str, Entry | Folder] = {
     "model": Folder(
         "Make models ready for the card, pack them, and move them to and from a registry.",
         {
+            "delta": Entry(
+                "registry.delta.command",
+                "delta",
+                "Make deltas from the packages that nodes have to the one they are to run.",
+            ),
             "inspect": Entry(PACKAGE, "inspect", "Show what a package holds and where it is from."),
             "list": Entry(REMOTE, "list_models", "List the packages and tags of a registry."),
             "pack": Entry(
