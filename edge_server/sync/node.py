@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from edge_server.fill.origins import Origins
 from edge_server.fill.peers import Peers
 from edge_server.fill.rate import Rate
 from edge_server.fill.receive import Limits
-from edge_server.fill.source import Origin, Peer
+from edge_server.fill.source import PEER_HEADERS, Origin, Peer
 from edge_server.fill.time import REAL_TIME, Time
 from edge_server.fill.window import parse_windows
 from edge_server.store.disk import REAL_DISK, Disk
@@ -142,10 +142,12 @@ class Node:
         return Origin(entry.name, entry.url, remote, entry.region, priority)
 
     def _peer(self, entry: OriginSettings) -> Peer:
-        remote = self._remote(entry, _PEER_TIMEOUT)
+        remote = self._remote(entry, _PEER_TIMEOUT, PEER_HEADERS)
         return Peer(entry.name, entry.url, remote, entry.region)
 
-    def _remote(self, entry: OriginSettings, timeout: float) -> Remote:
+    def _remote(
+        self, entry: OriginSettings, timeout: float, headers: Mapping[str, str] | None = None
+    ) -> Remote:
         host = entry.url.partition("://")[2]
         found = find_credentials(host, [entry.credentials]) if entry.credentials else None
         if (entry.client_cert is None) != (entry.client_key is None):
@@ -162,6 +164,7 @@ class Node:
             ca=entry.ca_file,
             client_certificate=pair,
             timeout=timeout,
+            headers=headers,
         )
         self._remotes.append(remote)
         return remote
