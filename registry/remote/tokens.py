@@ -144,6 +144,12 @@ class Authorizer:
                 status=401,
             )
 
+    def refusal(self, sent: str) -> str:
+        """What to say of a 401 after all was shown that there is."""
+        if self._credentials is not None and sent == self._credentials.basic:
+            return f"{self._registry} does not take the password of {self._credentials.username!r}"
+        return f"{self._registry} does not take the token that was got for this"
+
     def _header(self, scope: str) -> str:
         if self._basic:
             return self._basic
@@ -158,11 +164,7 @@ class Authorizer:
                 status=401,
             )
         if sent == self._credentials.basic:
-            raise Denied(
-                f"{self._registry} does not take the password of {self._credentials.username!r}",
-                GIVE_CREDENTIALS,
-                status=401,
-            )
+            raise Denied(self.refusal(sent), GIVE_CREDENTIALS, status=401)
         self._basic = self._credentials.basic
         return self._basic
 

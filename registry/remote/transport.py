@@ -178,7 +178,10 @@ class Transport:
             if response.status < 400:
                 break
             if response.status != 401 or not ours or last:
-                raise self._refusal(method, url, response)
+                refusal = self._refusal(method, url, response)
+                if response.status == 401 and ours:
+                    refusal.args = (f"{self._authorizer.refusal(sent)}: {refusal}",)
+                raise refusal
             challenges = ", ".join(response.headers.getlist("WWW-Authenticate"))
             response.drain_conn()
             sent = self._authorizer.answer(challenges, scope, sent)

@@ -74,20 +74,21 @@ class Upload:
         self._tell = tell
         self._chunk = chunk
         self._location = ""
+        self._furthest = 0
         self.offset = 0  # bytes that the server has confirmed
         self.mounted = False
 
     def run(self, mount_from: str = "") -> None:
         """Send what the server does not hold yet; with `mount_from`, ask first whether the server
         takes the blob over from that repository. Raises RemoteError, WrongDigest."""
-        before = self.offset
         try:
             if not self._resumed():
                 self._begin(mount_from)
             if not self.mounted:
                 self._send()
         except RemoteError as error:
-            error.progressed = self.offset > before
+            error.progressed = self.offset > self._furthest
+            self._furthest = max(self._furthest, self.offset)
             raise
 
     def _resumed(self) -> bool:
