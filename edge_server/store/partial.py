@@ -52,6 +52,7 @@ class Partial:
         self._disk = disk
         self._places = places
         self._keeper = keeper
+        self._block = block
         self._path = places.partial(digest)
         self._boot = disk.boot_id()
         self._lock = threading.Lock()  # of _readers, _closed, _fd, the record
@@ -276,14 +277,16 @@ class Partial:
         """Make the first `offset` bytes durable, then the line that says so."""
         try:
             self._disk.fdatasync(self._fd)
-            self._note(offset)
-            self._disk.fdatasync(self._record_fd)
-            if not self._named:
-                self._disk.fsync_dir(self._places.partials)
-                self._named = True
         except OSError:
             self._doubt = True
             raise
+        if offset == self.size <= self._block:
+            return  # the whole blob is no more than a power cut may cost, and moves at once
+        self._note(offset)
+        self._disk.fdatasync(self._record_fd)
+        if not self._named:
+            self._disk.fsync_dir(self._places.partials)
+            self._named = True
 
     def _note(self, synced: int) -> None:
         """Add a line; `synced` bytes are on the medium, or more."""

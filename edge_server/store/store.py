@@ -21,6 +21,7 @@ from edge_server.store.errors import (
     NoRoom,
     NoStore,
     PartialBusy,
+    StoreError,
     disk_errors,
     size_text,
 )
@@ -66,6 +67,7 @@ class Store(StoreView):
         self._sizes: dict[str, int] = {}
         self._filling: dict[str, Partial] = {}
         self._bad: set[str] = set()  # known to be damaged: as if they were not there
+        self._adding = 0  # bytes of small blobs on their way
         self._numbers = itertools.count()
 
     @classmethod
@@ -173,16 +175,21 @@ class Store(StoreView):
             return path
         with self._lock:
             self.make_room(len(data))
+            self._adding += len(data)
             new = self._places.tmp / str(next(self._numbers))
-        with disk_errors(new):
-            try:
+        try:
+            with disk_errors(new):
                 write_file(self._disk, new, data)
                 path = self._places.install(new, digest)
-            except OSError:
-                with suppress(OSError):
-                    self._disk.unlink(new)
-                raise
-        self._put(digest, len(data))
+        except StoreError:
+            with suppress(OSError):
+                self._disk.unlink(new)
+            raise
+        else:
+            self._put(digest, len(data))
+        finally:
+            with self._lock:
+                self._adding -= len(data)
         return path
 
     def partial(self, digest: str, size: int) -> Partial:
@@ -222,8 +229,8 @@ class Store(StoreView):
 
     def make_room(self, size: int) -> None:
         """Evict until `size` bytes more fit under the limits, first what is damaged, then partials
-        that nobody fills, then the least used blobs that nothing pins. Raises NoRoom, and then
-        nothing was evicted on its account, DamagedPins."""
+        that nobody fills, then the least used blobs that nothing pins. Raises DamagedPins, and
+        NoRoom; then nothing went, unless a reader keeps the space of what did."""
         self._make_room(size, size, apart_from="")
 
     def _make_room(self, size: int, on_disk: int, apart_from: str) -> None:
@@ -268,9 +275,9 @@ class Store(StoreView):
 
     def _lack(self, size: int, on_disk: int, apart_from: str) -> Lack:
         used = sum(self._sizes.values()) + sum(p.size for p in self._filling.values())
-        used += sum(v.size for v in self._strays() if v.digest != apart_from)
+        used += sum(v.size for v in self._strays() if v.digest != apart_from) + self._adding
         most = self.limits.max_bytes
-        coming = sum(p.unwritten for p in self._filling.values())
+        coming = sum(p.unwritten for p in self._filling.values()) + self._adding
         free = self._disk.free(self.root) - self.limits.reserve_bytes - coming
         return Lack(0 if most is None else used + size - most, on_disk - free)
 
@@ -315,11 +322,11 @@ class Store(StoreView):
     def _no_room(self, size: int, left: Lack, pins: Mapping[str, frozenset[str]]) -> NoRoom:
         by_limit = left.limit > 0
         missing = left.limit if by_limit else left.disk
-        limit = (
-            f"the limit of {size_text(self.limits.max_bytes or 0)}"
-            if by_limit
-            else f"a reserve of {size_text(self.limits.reserve_bytes)} left free on the disk"
-        )
+        limit = "what is free on the disk"
+        if by_limit:
+            limit = f"the limit of {size_text(self.limits.max_bytes or 0)}"
+        elif self.limits.reserve_bytes:
+            limit = f"a reserve of {size_text(self.limits.reserve_bytes)} left free on the disk"
         held = {
             name: sum(self._sizes.get(digest, 0) for digest in digests)
             for name, digests in pins.items()

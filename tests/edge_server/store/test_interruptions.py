@@ -19,7 +19,7 @@ from registry.digest import digest_of
 from tests.edge_server.store.power_cut import Killed, PowerCutDisk, abandon
 
 BLOCK = 4096
-CUTS = 6  # different cuts at each step
+CUTS = 4  # different cuts at each step
 
 
 def blob(seed: int, size: int) -> bytes:

@@ -158,9 +158,12 @@ def test_readers_beside_the_writer(store: Store) -> None:
     grown = threading.Condition()
 
     def follow(found: bytearray) -> None:
+        def more() -> bool:
+            return partial.offset > len(found)
+
         while len(found) < len(DATA):
             with grown:
-                grown.wait_for(lambda: partial.offset > len(found), timeout=10)
+                grown.wait_for(more, timeout=10)
             found += partial.pread(len(found), 300_000)
         seen.append(bytes(found))
 
