@@ -35,12 +35,17 @@ class Way:
 
 
 def choose(
-    remaining: int, missing: int | None, deltas: Iterable[tuple[DeltaWant, int]]
+    remaining: int,
+    missing: int | None,
+    deltas: Iterable[tuple[DeltaWant, int]],
+    *,
+    untrusted: bool = False,
 ) -> list[Way]:
     """All ways, the cheapest first. `remaining`: bytes of the blob that are not here yet;
     `missing`: bytes of those in blocks that are nowhere here, None without a block index;
-    `deltas`: those whose base is here, each with the bytes of it that have yet to come."""
-    ways = [Way(Kind.FULL, remaining)]
+    `deltas`: those whose base is here, each with the bytes of it that have yet to come.
+    `untrusted`: peers give bytes too, so blocks are checked one by one where that is possible."""
+    ways = [] if untrusted and missing is not None else [Way(Kind.FULL, remaining)]
     if missing is not None:
         ways.append(Way(Kind.BLOCKS, min(missing, remaining)))
     ways += [Way(Kind.DELTA, cost, delta) for delta, cost in deltas]

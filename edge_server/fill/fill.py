@@ -249,7 +249,7 @@ class Fill:
     def failed(self, error: RegistryError) -> None:
         """It is not, and nobody tries any longer."""
         with self._condition:
-            self._error = error
+            self._error = error.with_traceback(None)  # which would keep buffers and connections
             self._arriving = None
         self._tell(last=True)
 

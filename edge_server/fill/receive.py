@@ -140,15 +140,16 @@ class Receiver:
         at = 0
         while at < count:
             view = self._scratch[: min(self._limits.rate.step, count - at)]
-            got = self._read(answer, view, drip, at, count)
+            got, seconds = self._read(answer, view, at, count)
             if known is not None and known(at, got) != view[:got]:
                 raise Lied("the beginning that it sends is not the one that is here")
             at += got
+            self._settle(drip, seconds, got)
 
     def take(self, answer: Answer, end: int, sink: Sink, drip: Drip) -> bool:
         """Receive until the sink's offset is `end` (True), or a pause is due (False). More than
         that is never read, however much there is. Raises RemoteError, Stopped and what the sink
-        raises."""
+        raises; what was received before is in the sink."""
         rate = self._limits.rate
         offset = sink.offset
         while offset < end:
@@ -158,20 +159,25 @@ class Receiver:
                 if not to_edge:
                     return False
                 count = min(count, to_edge)
-            got = self._read(answer, sink.buffer()[:count], drip, offset, end)
+            got, seconds = self._read(answer, sink.buffer()[:count], offset, end)
             sink.advance(got)
             offset += got
             self._tell(got)
+            self._settle(drip, seconds, got)
         return True
 
-    def _read(self, answer: Answer, view: memoryview, drip: Drip, at: int, end: int) -> int:
+    def _read(self, answer: Answer, view: memoryview, at: int, end: int) -> tuple[int, float]:
+        """Bytes received, and the seconds that it took."""
         now = self._limits.time.now
         begin = now()
         got = answer.readinto(view)
-        drip.note(now() - begin, got)
         if not got:
             raise Truncated(f"it ended after {at} bytes of {end}")
-        self._limits.rate.take(got, self._stop)
+        return got, now() - begin
+
+    def _settle(self, drip: Drip, seconds: float, got: int) -> None:
+        """What has to be looked at after each step."""
         if self._stop.is_set():
-            raise Stopped("the fill was stopped")
-        return got
+            raise Stopped("the fill was stopped", "start it again: it goes on where it was")
+        drip.note(seconds, got)
+        self._limits.rate.take(got, self._stop)

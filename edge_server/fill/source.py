@@ -4,9 +4,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol
 
 from registry.oci import MANIFEST_LIMIT, Index
+
+# What a Remote of a peer sends with every request (RFC 9111, 5.2.1.7). A peer answers 504 to it
+# where it does not hold all of what is asked for, and fetches nothing on our behalf.
+PEER_HEADERS = MappingProxyType({"Cache-Control": "only-if-cached"})
 
 
 class Answer(Protocol):
@@ -90,9 +95,8 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Peer:
-    """A node of the same LAN that may hold what this one lacks. Its source asks only for what the
-    peer holds (the request says `Cache-Control: only-if-cached`, RFC 9111, 5.2.1.7), else two
-    nodes could wait for each other."""
+    """A node of the same LAN that may hold what this one lacks. Its remote sends PEER_HEADERS, else
+    two nodes that ask each other would wait for each other."""
 
     name: str
     url: str

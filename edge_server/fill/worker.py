@@ -145,14 +145,13 @@ class Worker:
     def _ways(self, partial: Partial) -> list[Way]:
         store = self._house.store
         missing = self._plan.missing(partial.offset) if self._plan else None
-        if missing is not None and len(self._house.peers) == 0 and missing == partial.size:
-            missing = None  # block by block would only cost more
         deltas = [
             (delta, 0 if store.path(delta.digest) else delta.size)
             for delta in self._deltas
             if store.path(delta.base)
         ]
-        return choose(partial.size - partial.offset, missing, deltas)
+        untrusted = len(self._house.peers) > 0
+        return choose(partial.size - partial.offset, missing, deltas, untrusted=untrusted)
 
     def _plan_blocks(self) -> BlockPlan | None:
         index, store = self._want.index, self._house.store

@@ -58,6 +58,13 @@ def second() -> Iterator[Registry]:
 
 
 @pytest.fixture
+def third() -> Iterator[Registry]:
+    """And another."""
+    with running() as registry:
+        yield registry
+
+
+@pytest.fixture
 def make_fills(store: Store, time: FakeTime) -> Iterator[MakeFills]:
     """Fills that are stopped at the end."""
     with ExitStack() as stack:

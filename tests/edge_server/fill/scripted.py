@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from edge_server.fill.source import Origin, Peer
+from edge_server.fill.source import PEER_HEADERS, Origin, Peer
 from registry.digest import digest_of
 from registry.remote.client import Remote
 
@@ -242,7 +242,9 @@ def origins_of(*registries: Registry, timeout: float = 5.0) -> Iterator[list[Ori
 @contextmanager
 def peers_of(*registries: Registry, timeout: float = 5.0) -> Iterator[list[Peer]]:
     """A peer for each."""
-    remotes = [Remote(registry.url, timeout=timeout) for registry in registries]
+    remotes = [
+        Remote(registry.url, timeout=timeout, headers=PEER_HEADERS) for registry in registries
+    ]
     try:
         yield [Peer(f"p{number}", remote.registry, remote) for number, remote in enumerate(remotes)]
     finally:
