@@ -18,7 +18,7 @@ from pathlib import Path
 
 from registry.trust.durable import locked
 from registry.trust.errors import BadRoot, NoSource, SourceDown, TrustError
-from registry.trust.floors import check_clock, check_floors, raised
+from registry.trust.floors import check_clock, check_releases, check_versions, raised
 from registry.trust.names import SIGNED_AT, TIMESTAMP, check_ring
 from registry.trust.sources import MetadataSource
 from registry.trust.state import Kept, KeptSource, State
@@ -61,8 +61,9 @@ class TrustClient:
             return None
         try:
             found = self._again(kept)
+            check_versions(found, floors)
             rings = agreed(found, kept.documents)
-            check_floors(found, floors, rings)
+            check_releases(found, floors, rings)
             return trusted("", found, rings, changed=False)
         except TrustError as error:
             self._state.damage.append(f"{self._folder}: what was kept is not used: {error}")
@@ -112,8 +113,9 @@ class TrustClient:
             signed_at = found.signed(TIMESTAMP).signed.unrecognized_fields.get(SIGNED_AT)
             if isinstance(signed_at, int | float):
                 check_clock(now, float(signed_at), _PUBLISHER_AHEAD)
+            check_versions(found, floors)
             rings = agreed(found, documents)
-            check_floors(found, floors, rings)
+            check_releases(found, floors, rings)
         except TrustError as error:
             raise type(error)(f"{source.name}: {error}", error.remedy) from None
         changed = (found.files, documents) != (kept.files, kept.documents)

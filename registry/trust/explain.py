@@ -143,20 +143,26 @@ def _version(error: Exception, seen: Seen, scratch: Path) -> TrustError:
                 f"{where}: version {version} of the snapshot is not version "
                 f"{timestamp.snapshot_meta.version}, which the timestamp names"
             )
-        before = _local(SNAPSHOT, scratch)
-        if isinstance(before, Snapshot) and isinstance(sent.signed, Snapshot):
-            for name, meta in before.meta.items():
+        older = _local(SNAPSHOT, scratch)
+        if isinstance(older, Snapshot) and isinstance(sent.signed, Snapshot):
+            for name, meta in older.meta.items():
                 now = sent.signed.meta.get(name)
                 if now is not None and now.version < meta.version:
                     return Rollback(
                         f"{where}: the snapshot names version {now.version} of "
                         f"{name.removesuffix('.json')}; this node has seen version {meta.version}"
                     )
+    before = _local(TIMESTAMP, scratch)
+    if role == TIMESTAMP and isinstance(before, Timestamp) and version > before.version:
+        return Rollback(
+            f"{where}: the timestamp names an older snapshot than version "
+            f"{before.snapshot_meta.version}, which this node has seen"
+        )
     if role in (TARGETS, DESIRED):
         return MixAndMatch(f"{where}: the metadata of role {role}: {error}")
-    before_ = _local(role, scratch)
-    held = f"; this node has seen version {before_.version}" if before_ is not None else ""
-    return Rollback(f"{where}: version {version} of role {role} is not the next{held} ({error})")
+    held = _local(role, scratch)
+    seen_here = f"version {held.version}, which this node has seen" if held else "what it follows"
+    return Rollback(f"{where}: version {version} of role {role} does not go on from {seen_here}")
 
 
 def _read(data: bytes | None) -> Metadata | None:  # type: ignore[type-arg]

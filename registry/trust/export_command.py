@@ -53,7 +53,8 @@ Examples:
 
 \b
 The folder holds tuf/, which a node takes as a source of metadata, and with --packages an OCI
-layout. Called again it copies only what is missing. It is good until the timestamp expires: see `status`.
+layout. Called again it copies only what is missing. It is good until the timestamp expires: see
+`status`.
 """
 )
 @directory

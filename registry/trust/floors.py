@@ -68,8 +68,8 @@ def _higher_each(one: Mapping[str, Floor], other: Mapping[str, Floor]) -> dict[s
     return found
 
 
-def check_floors(found: Walk, floors: Floors, rings: Mapping[str, Desired]) -> None:
-    """Raises Rollback where a role's version or a ring's release is below its floor."""
+def check_versions(found: Walk, floors: Floors) -> None:
+    """Raises Rollback where a role's version is below its floor."""
     for role in ROLES:
         version = _version(found, role)
         floor = floors.roles.get(role)
@@ -78,6 +78,10 @@ def check_floors(found: Walk, floors: Floors, rings: Mapping[str, Desired]) -> N
                 f"version {version} of role {role} is older than version {floor.number}, which "
                 "this node has seen"
             )
+
+
+def check_releases(found: Walk, floors: Floors, rings: Mapping[str, Desired]) -> None:
+    """Raises Rollback where a ring's release is below its floor."""
     for ring, desired in rings.items():
         floor = floors.releases.get(ring)
         if floor is None or not floor.holds(*_keys(found, DESIRED)):
