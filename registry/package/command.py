@@ -101,6 +101,11 @@ installs the model. The same files give the same digest with the same tools.
 @click.option("--calibration", type=_FILE, help="Data it was quantized with; its digest is kept.")
 @click.option("--labels", type=_FILE, help="Names of the classes, one a line.")
 @click.option("--config", type=_FILE, help="config.pbtxt in place of the folder's.")
+@click.option(
+    "--preprocessing",
+    type=_FILE,
+    help="What clients do to make inputs, in a form of their own; kept as it is.",
+)
 @click.option("--doc", type=_FILE, help="A text about the model, for people.")
 @click.option("--description", default="", help="The same in one line.")
 @click.option(
@@ -124,6 +129,7 @@ def pack(
     calibration: Path | None,
     labels: Path | None,
     config: Path | None,
+    preprocessing: Path | None,
     doc: Path | None,
     description: str,
     created: str,
@@ -148,7 +154,7 @@ def pack(
         created,
         description,
     )
-    gathered = gather(model, Wanted(name, version, config, labels, doc))
+    gathered = gather(model, Wanted(name, version, config, labels, doc, preprocessing))
     with tables.Steps(quiet=as_json) as steps:
         made = packing.pack(gathered, options, Layout(output, create=True), steps.tell)
     if as_json:

@@ -66,6 +66,7 @@ class Wanted:
     config: Path | None = None
     labels: Path | None = None
     card: Path | None = None
+    preprocessing: Path | None = None
 
 
 def gather(source: Path, wanted: Wanted) -> Gathered:
@@ -136,6 +137,9 @@ def _gathered(
         others.append(Given(CONFIG_FILE, _labelled(traits.outputs[0]), Role.CONFIG))
     if wanted.card:
         others.append(Given(CARD_FILE, wanted.card, Role.CARD))
+    if wanted.preprocessing:
+        path_in = check_path(wanted.preprocessing.name)
+        others.append(Given(path_in, wanted.preprocessing, Role.PREPROCESSING))
     for location in traits.external:
         beside = _inside(model.parent, location)
         others.append(Given(f"{version}/{location}", beside, Role.MODEL))

@@ -202,11 +202,13 @@ def test_weights_outside_the_folder_are_not_packed(tmp_path: Path) -> None:
 def test_labels_for_a_model_without_a_configuration(tmp_path: Path, layout: Layout) -> None:
     labels = tmp_path / "names"
     labels.write_text("a\nb\n")
-    made = gather(saved(relu([1, 2]), tmp_path / "relu.onnx"), Wanted(labels=labels, card=labels))
+    wanted = Wanted(labels=labels, card=labels, preprocessing=labels)
+    made = gather(saved(relu([1, 2]), tmp_path / "relu.onnx"), wanted)
     assert [(given.path, given.role) for given in made.others] == [
         ("labels.txt", "labels"),
         ("config.pbtxt", "config"),
         ("README.md", "card"),
+        ("names", "preprocessing"),
     ]
     assert made.others[1].content == b'output {\n  name: "y"\n  label_filename: "labels.txt"\n}\n'
     pack(made, Options(variants=CPU), layout)
