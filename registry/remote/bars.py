@@ -54,6 +54,11 @@ class Bars:
     ) -> None:
         self._bars.stop()
 
+    @property
+    def completed(self) -> int:
+        """Bytes done, of all blobs together."""
+        return int(next(task for task in self._bars.tasks if task.id == self._all).completed)
+
     def expect(self, size: int) -> None:
         """How many bytes there are in all."""
         self._bars.update(self._all, total=size, visible=True)

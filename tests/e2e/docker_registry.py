@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Debian's docker-registry as a process of a test: on a free port, with a folder and a configuration
-of its own; without accounts, with one account, or with tokens."""
+"""Debian's docker-registry as a process of a test: on a free port, with a folder of its own: for
+anyone, for one account, or for who has a token."""
 
 from __future__ import annotations
 

@@ -5,11 +5,13 @@ what it was asked."""
 from __future__ import annotations
 
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Asked:
     path: str
     headers: Mapping[str, str]
     body: bytes = b""
+    port: int = 0  # of the client's end of the connection
 
     @property
     def authorization(self) -> str:
@@ -30,8 +33,7 @@ class Asked:
 @dataclass(frozen=True)
 class Answer:
     """One answer. `body` may be an iterator; Content-Length is that of bytes unless `headers` say
-    another, and is left out for an iterator. `take` is how much of a request's body is read before
-    the connection is cut."""
+    another, and is left out for an iterator."""
 
     status: int = 200
     body: bytes | Iterator[bytes] = b""
@@ -42,8 +44,17 @@ class Answer:
 Script = Callable[[Asked], Answer]
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away in the middle is what many tests are about."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+
 class Scripted:
-    """The running server."""
+    """The running server. `take` says how much of a request's body is read; None is all of it."""
 
     def __init__(self, script: Script, tls: ssl.SSLContext | None = None) -> None:
         self.script = script
@@ -62,8 +73,7 @@ class Scripted:
 
             do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _answer
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
+        self.server = _Server(("127.0.0.1", 0), Handler)
         if tls is not None:
             self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
         self.address = f"127.0.0.1:{self.server.server_address[1]}"
@@ -74,7 +84,7 @@ class Scripted:
         length = int(handler.headers.get("Content-Length") or 0)
         most = self.take(head)
         body = handler.rfile.read(length if most is None else min(most, length))
-        asked = Asked(head.method, head.path, head.headers, body)
+        asked = Asked(head.method, head.path, head.headers, body, handler.client_address[1])
         self.asked.append(asked)
         answer = self.script(asked)
         if answer.cut:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import tepi
+from registry import oci
 from registry.digest import digest_of
 from registry.package.layout import Layout
 from registry.remote import errors
@@ -31,6 +32,11 @@ def anyone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]
     """A registry for anyone, shared: each test has a repository of its own."""
     with docker_registry(tmp_path_factory.mktemp("anyone")) as registry:
         yield registry
+
+
+def held(layout: Layout) -> dict[str, oci.Descriptor]:
+    """All that a layout's index leads to."""
+    return layout.reachable(layout.index.manifests)
 
 
 def run(*words: str) -> None:
@@ -85,11 +91,8 @@ def test_a_package_and_its_referrers_there_and_back(
     run("pull", f"{anyone.address}/there/back:1.0", "-o", str(tmp_path / "two"), "--referrers")
     copy = Layout(tmp_path / "two")
     assert copy.resolve("1.0").digest == root.digest
-    assert (
-        copy.reachable(copy.index.manifests).keys()
-        == layout.reachable(layout.index.manifests).keys()
-    )
-    for blob in copy.reachable(copy.index.manifests).values():
+    assert held(copy).keys() == held(layout).keys()
+    for blob in held(copy).values():
         copy.check_blob(blob)
     assert not list(copy.path.rglob(".partial-*"))
 
@@ -131,7 +134,7 @@ def test_one_variant_is_fetched_alone(
     done = json.loads(capsys.readouterr().out)
     assert done["received"] == 3 and done["kept"] == 0
     copy = Layout(tmp_path / "cpu")
-    assert len(copy.reachable(copy.index.manifests)) == 4
+    assert len(held(copy)) == 4
     run("pull", f"{anyone.address}/variant:1.0", *where)
     done = json.loads(capsys.readouterr().out)
     assert done["received"] == 2 and done["kept"] == 3  # the program, another configuration
@@ -152,7 +155,7 @@ def test_skopeo_reads_what_was_pushed_and_the_digests_are_equal(
     skopeo("copy", "-q", "--all", "--src-tls-verify=false", source, target)
     copy = Layout(tmp_path / "copy")
     assert copy.resolve("1.0").digest == root.digest
-    for blob in copy.reachable(copy.index.manifests).values():
+    for blob in held(copy).values():
         copy.check_blob(blob)
 
 
@@ -167,7 +170,7 @@ def test_skopeo_writes_what_is_pulled_and_the_digests_are_equal(
     run("pull", f"{anyone.address}/skopeo/writes:1.0", "-o", str(tmp_path / "copy"))
     copy = Layout(tmp_path / "copy")
     assert copy.resolve("1.0").digest == root.digest
-    for blob in copy.reachable(copy.index.manifests).values():
+    for blob in held(copy).values():
         copy.check_blob(blob)
 
 
