@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from edge_server.store.sizes import size_text
 from registry.errors import RegistryError
 
 
@@ -116,13 +117,3 @@ def disk_error(error: OSError, path: Path) -> StoreError:
         f"{where}: {error.strerror or error}",
         "look for disk errors in dmesg; tepi store verify says what is damaged",
     )
-
-
-def size_text(size: int) -> str:
-    """`size` bytes for people: '812 B', '1.4 GiB'."""
-    value, unit = float(size), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if value < 1024:
-            break
-        value, unit = value / 1024, larger
-    return f"{size} B" if unit == "B" else f"{value:.1f} {unit}"

@@ -23,11 +23,11 @@ from edge_server.store.errors import (
     PartialBusy,
     StoreError,
     disk_errors,
-    size_text,
 )
 from edge_server.store.layout import is_hex, own
 from edge_server.store.partial import Partial
 from edge_server.store.room import Collected, Kind, Lack, StoreLimits, Victim, choose
+from edge_server.store.sizes import size_text
 from edge_server.store.uses import Uses
 from edge_server.store.view import StoreView
 from registry.digest import check_digest, digest_of

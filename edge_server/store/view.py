@@ -17,6 +17,7 @@ from edge_server.store.pins import Pins
 from edge_server.store.record import RECORD_LIMIT, last_record
 from edge_server.store.uses import load_uses
 from registry.digest import digest_of
+from registry.errors import NotFound
 
 _CHUNK = 1 << 20
 
@@ -93,11 +94,16 @@ class StoreView:
         """The names whose pin files do not read."""
         return self._pins.scan()[1]
 
-    def pin(self, name: str, digests: Iterable[str]) -> None:
-        """From now on `name` keeps these blobs and no others, also those that are yet to come;
-        for good when it returns. Raises BadDigest, BadPinName, DiskFull and its like."""
+    def pin(self, name: str, digests: Iterable[str], *, present: bool = False) -> None:
+        """From now on `name` keeps these blobs and no others, also those that are yet to come; for
+        good when it returns. With `present` all have to be there: NotFound, and nothing changes.
+        Raises BadDigest, BadPinName, DiskFull and its like."""
+        wanted = list(digests)
         with self._pins.held():
-            self._pins.write(name, digests)
+            missing = [digest for digest in wanted if present and self.path(digest) is None]
+            if missing:
+                raise NotFound(f"{missing[0]} is not in {self.root}", "fetch it first")
+            self._pins.write(name, wanted)
 
     def unpin(self, name: str) -> bool:
         """Let go of what `name` keeps; False where there is no such pin."""
