@@ -135,12 +135,15 @@ class Layout:
         return Descriptor(parse(data, digest).media_type, digest, len(data))
 
     def tag(self, name: str, descriptor: Descriptor) -> None:
-        """Let `name` stand for a manifest or an index that the layout holds."""
+        """Let `name` stand for a manifest or an index that the layout holds. Referrers of what it
+        stood for go with it, unless another tag names that."""
         check_tag(name)
         entry = replace(descriptor, annotations={**descriptor.annotations, REF_NAME: name})
         with self._locked():
             index = self.index
             kept = [e for e in index.manifests if e.annotations.get(REF_NAME) != name]
+            gone = {e.digest for e in index.manifests} - {e.digest for e in (*kept, entry)}
+            kept = [e for e in kept if not gone or self._subject(e) not in gone]
             self._replace_index(index, [*kept, entry])
 
     def hold(self, descriptor: Descriptor) -> None:
@@ -150,6 +153,13 @@ class Layout:
             if all(e.digest != descriptor.digest for e in index.manifests):
                 self._replace_index(index, [*index.manifests, descriptor])
 
+    def _subject(self, entry: Descriptor) -> str:
+        """What an entry without a tag refers to, empty where it refers to nothing."""
+        if _tagged(entry) or entry.media_type != MANIFEST or not self.has(entry.digest):
+            return ""
+        subject = self.manifest(entry).subject
+        return subject.digest if subject else ""
+
     def _replace_index(self, old: Index, entries: list[Descriptor]) -> None:
         entries.sort(key=lambda e: (e.annotations.get(REF_NAME, ""), e.digest))
         _write(self.path / _INDEX_FILE, replace(old, manifests=tuple(entries)).encode())
@@ -158,11 +168,9 @@ class Layout:
         """The untagged manifests of the layout whose subject is `digest`."""
         found = []
         for entry in self.index.manifests:
-            if entry.media_type != MANIFEST:
-                continue
-            manifest = parse_manifest(self.read(entry.digest, MANIFEST_LIMIT), entry.digest)
-            if manifest.subject is not None and manifest.subject.digest == digest:
-                found.append((entry, manifest))
+            if self._subject(entry) == digest:
+                data = self.read(entry.digest, MANIFEST_LIMIT)
+                found.append((entry, parse_manifest(data, entry.digest)))
         return found
 
     def blob_path(self, digest: str) -> Path:

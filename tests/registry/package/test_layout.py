@@ -75,6 +75,18 @@ def test_a_held_referrer_is_found_and_is_no_package(layout: Layout) -> None:
     assert layout.referrers(referrer.digest) == []
 
 
+def test_a_referrer_goes_with_the_last_tag_of_what_it_refers_to(layout: Layout) -> None:
+    one, two = document(layout, b"1"), document(layout, b"2")
+    layout.tag("a", one)
+    layout.tag("b", one)
+    empty = layout.add(EMPTY_JSON, EMPTY)
+    layout.hold(layout.add_document(Manifest(empty, (), "application/y", subject=one)))
+    layout.tag("a", two)
+    assert len(layout.referrers(one.digest)) == 1
+    layout.tag("b", two)
+    assert layout.referrers(one.digest) == []
+
+
 def test_everything_that_an_index_leads_to_is_reachable(layout: Layout) -> None:
     one, two = document(layout, b"1"), document(layout, b"2")
     top = layout.add_document(Index((one, two)))

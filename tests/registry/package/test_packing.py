@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Models to packages: what goes in, what is tried, and what is said where something cannot be."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -270,6 +271,43 @@ def test_how_a_model_was_quantized(
     traits = read_traits(saved(proto, tmp_path / "m.onnx"))
     assert (traits.precision, traits.quantization) == (precision, quantization)
     assert read_traits(saved(relu([1, 2]), tmp_path / "f.onnx")).precision == "fp32"
+
+
+def test_packing_interrupted_at_every_step_leaves_the_old_package_or_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut before any of the syncs, after which nothing more is done."""
+    old, new = relu([1, 4]), relu([1, 4])
+    new.graph.node[0].op_type = "Abs"
+    options = Options(golden=1, variants=CPU)
+    first = saved(old, tmp_path / "old/1/model.onnx").parents[1]
+    second = saved(new, tmp_path / "new/1/model.onnx").parents[1]
+    after = packed(second, Layout(tmp_path / "whole", create=True), options).digest
+    steps = 0
+    for cut in range(1000):
+        layout = Layout(tmp_path / f"layout{cut}", create=True)
+        before = packed(first, layout, options).digest
+        left, sync = [cut], os.fsync
+
+        def cutting(file: int, left: list[int] = left, sync: Any = sync) -> None:
+            if not left[0]:
+                raise OSError(5, "the power went")
+            left[0] -= 1
+            sync(file)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("os.fsync", cutting)
+            try:
+                made = packed(second, layout, options)
+            except OSError:
+                made = None
+        found = open_package(layout).descriptor.digest
+        assert found in ((after,) if made else (before, after))
+        assert wrong(layout) == []
+        if made:
+            break
+        steps += 1
+    assert steps > 10
 
 
 def test_a_damaged_package_is_not_run(layout: Layout) -> None:
