@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from edge_server.sync.node import Node
 from edge_server.sync.states import SyncState
+from edge_server.sync.stick import NAME
 
 
 class SyncCollector(Collector):
@@ -43,6 +44,8 @@ class SyncCollector(Collector):
             "tepi_fill_bytes", "Bytes of blobs fetched", labels=("source",)
         )
         for origin in self._node.origins.report():
+            if origin.name == NAME and not origin.bytes:
+                continue  # nobody has imported anything
             up.add_metric((origin.name, origin.region), float(origin.healthy))
             requests.add_metric((origin.name,), origin.requests)
             failures.add_metric((origin.name,), origin.failures)

@@ -14,6 +14,7 @@ from edge_server import log
 from edge_server.fill.origins import Origins
 from edge_server.fill.time import REAL_TIME, Time
 from edge_server.sync.deployed import Deployment, Deployments
+from edge_server.sync.stick import NAME
 from edge_server.sync.tracker import Tracker
 
 _EVERY_SECONDS: Final = 0.5
@@ -84,6 +85,7 @@ class Status:
             "origins": [
                 {"name": o.name, "url": o.url, "healthy": o.healthy, "reason": o.reason}
                 for o in self._origins.report()
+                if o.name != NAME
             ],
             "models": rows,
             "pid": os.getpid(),

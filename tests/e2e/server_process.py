@@ -47,10 +47,12 @@ class Served:
 
 @contextmanager
 def serving(repository: Path, *options: str) -> Iterator[Served]:
-    """A server on free ports, ready; afterwards SIGTERM must end it with 0 and no traceback."""
+    """A server on free ports, ready; afterwards SIGTERM must end it with 0 and no traceback.
+    `repository` may be a file of sync settings instead."""
+    what = "--sync" if repository.suffix == ".toml" else "--model-repository"
     free = ["--grpc-address=127.0.0.1:0", "--metrics-address=127.0.0.1:0", f"--isa={ISA}"]
     with subprocess.Popen(
-        [str(TEPI), "serve", f"--model-repository={repository}", *free, "--json", *options],
+        [str(TEPI), "serve", f"{what}={repository}", *free, "--json", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
