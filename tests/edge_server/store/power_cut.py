@@ -138,6 +138,14 @@ class StepDisk(Disk):
         with self._change():
             super().unlink(path)
 
+    def symlink(self, target: Path, path: Path) -> None:
+        with self._change():
+            super().symlink(target, path)
+
+    def rmdir(self, path: Path) -> None:
+        with self._change():
+            super().rmdir(path)
+
     def names(self, path: Path) -> list[str]:
         with self._alive():
             return super().names(path)
@@ -183,20 +191,30 @@ class _File:
         return bytes(found)
 
 
+@dataclass(frozen=True, eq=False)
+class _Link:
+    """A symbolic link; never half there."""
+
+    target: Path
+
+
 @dataclass(eq=False)
 class _Folder:
     """`history`: what each name led to at the last sync and after each change since."""
 
-    history: dict[str, list[_File | _Folder | None]] = field(default_factory=dict)
+    history: dict[str, list[_Node | None]] = field(default_factory=dict)
 
-    def now(self, name: str) -> _File | _Folder | None:
+    def now(self, name: str) -> _Node | None:
         return self.history.get(name, [None])[-1]
 
-    def change(self, name: str, node: _File | _Folder | None) -> None:
+    def change(self, name: str, node: _Node | None) -> None:
         self.history.setdefault(name, [None]).append(node)
 
     def sync(self) -> None:
         self.history = {name: [nodes[-1]] for name, nodes in self.history.items() if nodes[-1]}
+
+
+_Node = _File | _Link | _Folder
 
 
 class PowerCutDisk(StepDisk):
@@ -230,6 +248,8 @@ class PowerCutDisk(StepDisk):
             node = {"old": nodes[0], "new": nodes[-1], "any": rng.choice(nodes)}[self._mode]
             if isinstance(node, _Folder):
                 self._write(node, path / name, rng, written)
+            elif isinstance(node, _Link):
+                (path / name).symlink_to(node.target)
             elif node in written:
                 (path / name).hardlink_to(written[node])
             elif node is not None:
@@ -239,7 +259,9 @@ class PowerCutDisk(StepDisk):
     def _found(self, path: Path) -> _Folder:
         known: dict[int, _File] = {}
 
-        def look(path: Path) -> _File | _Folder:
+        def look(path: Path) -> _Node:
+            if path.is_symlink():
+                return _Link(path.readlink())
             if path.is_dir():
                 return self._found(path)
             return known.setdefault(path.stat().st_ino, _File(path.read_bytes()))
@@ -247,7 +269,7 @@ class PowerCutDisk(StepDisk):
         return _Folder({entry.name: [look(entry)] for entry in path.iterdir()})
 
     def _at(self, path: Path) -> _Folder:
-        found: _File | _Folder | None = self._top
+        found: _Node | None = self._top
         for part in path.relative_to(self._base).parts:
             assert isinstance(found, _Folder)
             found = found.now(part)
@@ -313,6 +335,18 @@ class PowerCutDisk(StepDisk):
     def unlink(self, path: Path) -> None:
         with self._alive():
             super().unlink(path)
+            folder = self._at(path.parent)
+            if folder.now(path.name) is not None:
+                folder.change(path.name, None)
+
+    def symlink(self, target: Path, path: Path) -> None:
+        with self._alive():
+            super().symlink(target, path)
+            self._at(path.parent).change(path.name, _Link(target))
+
+    def rmdir(self, path: Path) -> None:
+        with self._alive():
+            super().rmdir(path)
             folder = self._at(path.parent)
             if folder.now(path.name) is not None:
                 folder.change(path.name, None)
