@@ -181,8 +181,9 @@ def list_models(registry: str, access: Access, as_json: bool) -> None:
 
     from registry.remote.listing import packages
 
-    host, slash, name = registry.rstrip("/").partition("/")
-    with access.remote(host) as remote:
+    scheme, mark, bare = registry.rstrip("/").rpartition("://")
+    host, slash, name = bare.partition("/")
+    with access.remote(f"{scheme}{mark}{host}") as remote:
         rows = packages(remote, check_name(name) if slash else "")
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows]))

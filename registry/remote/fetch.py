@@ -238,19 +238,31 @@ class _Download:
         size, digest = self._blob.size, self._blob.digest
         with self._remote.open_blob(self._name, digest, self._offset) as body:
             at = body.start  # 0 where the server ignored the range: what is there is passed over
-            while count := body.readinto(self._buffer):
-                if at + count > size:
-                    raise EndlessData(f"{self._name}@{digest}: more than {size} bytes")
-                self._received += count
-                new = self._buffer[max(0, self._offset - at) : count]
-                at += count
-                if new:
-                    _write(handle, new, self._offset)
-                    self._hasher.update(new)
-                    self._offset += len(new)
+            more = True
+            while more:
+                count = 0
+                try:  # a full buffer at a time, and what has come before a failure too
+                    while count < _BUFFER and (got := body.readinto(self._buffer[count:])):
+                        count += got
+                    more = count == _BUFFER
+                finally:
+                    at = self._take(handle, at, count)
                 self._transfers.at(digest, self._offset)
         if self._offset < size:
             raise Truncated(f"{self._name}@{digest}: {self._offset} of {size} bytes came")
+
+    def _take(self, handle: int, at: int, count: int) -> int:
+        """Keep what is new of `count` bytes from offset `at`; returns the offset behind them."""
+        if at + count > self._blob.size:
+            raise EndlessData(
+                f"{self._name}@{self._blob.digest}: more than {self._blob.size} bytes"
+            )
+        self._received += count
+        new = self._buffer[max(0, self._offset - at) : count]
+        _write(handle, new, self._offset)
+        self._hasher.update(new)
+        self._offset += len(new)
+        return at + count
 
     def _wrong(self) -> bool:
         return self._hasher.hexdigest() != hex_of(self._blob.digest)

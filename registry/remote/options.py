@@ -89,7 +89,7 @@ class Access:
             both = (self.client_cert, self.client_key)
         return Remote(
             registry,
-            self._credentials(registry),
+            self._credentials(registry.rpartition("://")[2]),
             insecure=self.insecure,
             ca=self.ca_file,
             client_certificate=both,

@@ -116,20 +116,20 @@ class Authorizer:
         self._fetch = fetch
         self._clock = clock
         self._secure = secure
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # one thread at a time asks a token server
         self._basic = ""
         self._tokens: dict[str, tuple[str, float]] = {}
 
     def header(self, scope: str) -> str:
         """What to send now for a scope; '' while nothing is known to be wanted."""
-        with self._lock:
-            return self._header(scope)
+        value, until = self._tokens.get(scope, ("", 0.0))
+        return value if self._clock() < until else self._basic
 
     def answer(self, challenges: str, scope: str, sent: str) -> str:
         """What to send after a 401 with these challenges, where `sent` was sent and not enough.
         Raises Denied where there is nothing better, and what `fetch` and token_request raise."""
         with self._lock:
-            known = self._header(scope)
+            known = self.header(scope)
             if known and known != sent:
                 return known  # another thread was asked the same and has the answer
             offers = {offer.scheme: offer for offer in reversed(parse_challenges(challenges))}
@@ -149,12 +149,6 @@ class Authorizer:
         if self._credentials is not None and sent == self._credentials.basic:
             return f"{self._registry} does not take the password of {self._credentials.username!r}"
         return f"{self._registry} does not take the token that was got for this"
-
-    def _header(self, scope: str) -> str:
-        if self._basic:
-            return self._basic
-        value, until = self._tokens.get(scope, ("", 0.0))
-        return value if self._clock() < until else ""
 
     def _by_password(self, sent: str) -> str:
         if self._credentials is None or not self._credentials.username:

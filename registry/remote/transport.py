@@ -86,8 +86,8 @@ class Transport:
         body: Body | None = None,
         length: int | None = None,
     ) -> urllib3.BaseHTTPResponse:
-        """The answer below status 400, its body not read; `target` is a path or a URL. Any other
-        answer is an error of errors.py."""
+        """The answer of status 200 to 299, or 304 to If-None-Match, its body not read; `target` is
+        a path or a URL. Any other answer is an error of errors.py."""
         url = urljoin(self.base, target)
         fields = {**self._headers, **(headers or {})}
         if length is not None:
@@ -103,7 +103,7 @@ class Transport:
             visited.append(url)
             response = self._authorized(method, url, scope, fields, body)
             if response.status not in _FOLLOWED or not response.headers.get("Location"):
-                return response
+                return self._good(response, f"{method} {shown(url)}", "If-None-Match" in fields)
             url = self.location(response, url)
             response.drain_conn()
             if body is not None and response.status not in _WITH_BODY:
@@ -161,6 +161,14 @@ class Transport:
         if isinstance(error, kinds.TimeoutError | TimeoutError):
             return errors.Timeout(f"{what}: nothing came for {self._timeout:g} s")
         return errors.Truncated(f"{what}: the connection broke: {reason}")
+
+    def _good(
+        self, response: urllib3.BaseHTTPResponse, what: str, may_be_known: bool
+    ) -> urllib3.BaseHTTPResponse:
+        if 200 <= response.status < 300 or (response.status == 304 and may_be_known):
+            return response
+        response.close()
+        raise errors.BadAnswer(f"{what}: status {response.status} is no answer to this")
 
     def _authorized(
         self,
@@ -299,8 +307,9 @@ def joined(url: str, link: str) -> str:
     try:
         found = urljoin(url, link)
         parts = urlsplit(found)
-        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
+        host = urllib3.util.parse_url(found).host if _HOST.fullmatch(parts.netloc) else None
+        good = host and parts.scheme in ("http", "https") and parts.port != 0
+    except (ValueError, urllib3.exceptions.HTTPError):
         good = False
     if not good:
         raise errors.BadAnswer(f"{shown(url)}: leads to what is not a URL: {link[:200]!r}")

@@ -180,3 +180,29 @@ def test_no_credentials_where_some_are_asked_for() -> None:
 def test_a_scheme_that_is_not_known_is_named() -> None:
     with pytest.raises(Denied, match="Negotiate"):
         authorizer(TokenServer(), Clock()).answer("Negotiate", SCOPE, "")
+
+
+def test_a_registry_that_turns_from_passwords_to_tokens() -> None:
+    found = authorizer(TokenServer(), Clock())
+    sent = found.answer("Basic realm=x", SCOPE, "")
+    assert found.answer(BEARER, SCOPE, sent) == found.header(SCOPE) == "Bearer t1"
+
+
+def test_a_slow_token_server_holds_up_no_one_who_has_a_token() -> None:
+    asked, release = threading.Event(), threading.Event()
+    server = TokenServer()
+
+    def slow(request: TokenRequest) -> bytes:
+        if "other" in request.url:
+            asked.set()
+            assert release.wait(20)
+        return server.fetch(request)
+
+    found = Authorizer("reg.example", ME, slow, Clock(), secure=True)
+    found.answer(BEARER, SCOPE, "")
+    thread = threading.Thread(target=found.answer, args=(BEARER, "repository:other:pull", ""))
+    thread.start()
+    assert asked.wait(20)
+    assert found.header(SCOPE) == "Bearer t1"
+    release.set()
+    thread.join()

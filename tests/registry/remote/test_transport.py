@@ -9,13 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import urllib3
+from hypothesis import given
+from hypothesis import strategies as st
 
 from registry.digest import digest_of
 from registry.errors import BadReference, NotFound
 from registry.remote import errors
 from registry.remote.client import Remote
 from registry.remote.credentials import Credentials
-from registry.remote.transport import base_url
+from registry.remote.transport import base_url, joined
 from tests.registry.remote.scripted_server import Answer, Asked, Script, scripted
 
 DATA = bytes(range(256)) * 400
@@ -195,7 +198,37 @@ def test_redirects_that_lead_on_for_ever_end() -> None:
     assert len(server.asked) <= 7
 
 
-@pytest.mark.parametrize("location", ["ftp://x/", "http://[", "http://x:0/"])
+@pytest.mark.parametrize("status", [300, 304, 305])
+def test_a_status_that_is_no_answer(status: int) -> None:
+    with (
+        scripted(answering(Answer(status))) as server,
+        Remote(server.address) as remote,
+        pytest.raises(errors.BadAnswer, match=f"status {status}"),
+    ):
+        receive(remote)
+
+
+@given(st.text(max_size=80) | st.text("htp:/[]@.%a1#?\\ ", max_size=40).map("http://".__add__))
+def test_no_link_makes_it_fail_otherwise(link: str) -> None:
+    try:
+        found = joined("http://reg.example/v2/a", link)
+    except errors.BadAnswer:
+        return
+    host = urllib3.util.parse_url(found).host
+    assert host and "@" not in found.partition("://")[2].partition("/")[0].partition("?")[0]
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://u:p@x/",
+        "http://a b/",
+        f"http://{'a' * 64}.b\\@c/",
+        "ftp://x/",
+        "http://[",
+        "http://x:0/",
+    ],
+)
 def test_a_redirect_to_nowhere(location: str) -> None:
     with (
         scripted(answering(Answer(302, b"", {"Location": location}))) as server,
