@@ -12,18 +12,18 @@ Synchronous; calls of one client come one after the other, two processes exclude
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from registry.trust.durable import locked
-from registry.trust.errors import BadRoot, NoSource, SourceDown, TrustError
-from registry.trust.floors import check_clock, check_releases, check_versions, raised
-from registry.trust.names import SIGNED_AT, TIMESTAMP, check_ring
+from registry.trust.errors import BadMetadata, BadRoot, NoSource, SourceDown, TrustError
+from registry.trust.floors import Floors, check_clock, check_releases, check_versions, raised
+from registry.trust.names import check_ring
 from registry.trust.sources import MetadataSource
 from registry.trust.state import Kept, KeptSource, State
 from registry.trust.trusted import Trusted, agreed, trusted
-from registry.trust.verify import Walk, walk
+from registry.trust.verify import BY_BAD_VALUES, Walk, walk
 
 __all__ = ["TrustClient", "Trusted"]
 
@@ -61,10 +61,7 @@ class TrustClient:
             return None
         try:
             found = self._again(kept)
-            check_versions(found, floors)
-            rings = agreed(found, kept.documents)
-            check_releases(found, floors, rings)
-            return trusted("", found, rings, changed=False)
+            return self._judge("", found, floors, kept.documents, kept.time)[0]
         except TrustError as error:
             self._state.damage.append(f"{self._folder}: what was kept is not used: {error}")
             return None
@@ -109,20 +106,26 @@ class TrustClient:
         if found.error is not None:
             raise found.error
         documents = {ring: found.document} if found.document is not None else {}
+        good, new = self._judge(source.name, found, floors, documents, now)
+        changed = (found.files, documents) != (kept.files, kept.documents)
+        if changed or lost or now - kept.time > _TIME_WRITTEN:
+            self._state.write(Kept(now, found.roots, found.files, documents, new))
+        return replace(good, changed=changed)
+
+    def _judge(
+        self, name: str, found: Walk, floors: Floors, documents: Mapping[str, bytes], now: float
+    ) -> tuple[Trusted, Floors]:
+        """What follows from a walk that the library found good, and the new floors."""
         try:
-            signed_at = found.signed(TIMESTAMP).signed.unrecognized_fields.get(SIGNED_AT)
-            if isinstance(signed_at, int | float):
-                check_clock(now, float(signed_at), _PUBLISHER_AHEAD)
+            check_clock(now, found.signed_at, _PUBLISHER_AHEAD)
             check_versions(found, floors)
             rings = agreed(found, documents)
             check_releases(found, floors, rings)
+            return trusted(name, found, rings), raised(found, floors, rings, now)
         except TrustError as error:
-            raise type(error)(f"{source.name}: {error}", error.remedy) from None
-        changed = (found.files, documents) != (kept.files, kept.documents)
-        if changed or lost or now - kept.time > _TIME_WRITTEN:
-            new = raised(found, floors, rings, now)
-            self._state.write(Kept(now, found.roots, found.files, documents, new))
-        return trusted(source.name, found, rings, changed)
+            raise type(error)(f"{name}: {error}", error.remedy) from None
+        except BY_BAD_VALUES as error:
+            raise BadMetadata(f"{name}: signed metadata says what it must not: {error!r}") from None
 
     def _again(self, kept: Kept) -> Walk:
         """The kept state walked once more, as of the time when it was good; raises TrustError."""

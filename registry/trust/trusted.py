@@ -10,7 +10,7 @@ from typing import Any
 from registry.digest import check_digest
 from registry.errors import BadDigest
 from registry.trust.desired import Desired, parse_desired
-from registry.trust.errors import MixAndMatch, NotDesired, NotVouched, TrustError
+from registry.trust.errors import BadMetadata, MixAndMatch, NotDesired, NotVouched, TrustError
 from registry.trust.explain import expired
 from registry.trust.names import DESIRED, ROLES, ROOT, model_target
 from registry.trust.verify import Walk
@@ -49,7 +49,7 @@ class Trusted:
         return None
 
 
-def trusted(source: str, found: Walk, rings: Mapping[str, Desired], changed: bool) -> Trusted:
+def trusted(source: str, found: Walk, rings: Mapping[str, Desired]) -> Trusted:
     """The state that a good walk led to."""
     signed = {role: found.signed(role).signed for role in ROLES if role != ROOT}
     signed[ROOT] = found.root
@@ -61,7 +61,6 @@ def trusted(source: str, found: Walk, rings: Mapping[str, Desired], changed: boo
         _packages(found),
         {path: dict(t.custom) for path, t in targets.items() if isinstance(t.custom, dict)},
         rings,
-        changed,
     )
 
 
@@ -98,5 +97,7 @@ def _packages(found: Walk) -> dict[str, tuple[str, int]]:
             digest = check_digest(f"sha256:{target.hashes.get('sha256', '')}")
         except BadDigest:
             continue  # a target of another kind of hash can never be asked for
+        if not isinstance(target.length, int):
+            raise BadMetadata(f"{path[:200]!r} has a length of {target.length!r} bytes")
         packages[path] = (digest, target.length)
     return packages

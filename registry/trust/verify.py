@@ -8,6 +8,7 @@ cut off, changes nothing. What it verified comes back as bytes, to be kept as a 
 from __future__ import annotations
 
 import datetime
+import errno
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,14 +27,23 @@ from registry.trust.names import (
     LIMITS,
     ROLES,
     ROOT,
+    SIGNED_AT,
     TARGETS,
+    TIMESTAMP,
     desired_target,
 )
 from registry.trust.sources import MetadataSource, Missing, too_large
 
 # What a hostile file can make the library raise besides its own errors: it takes values of types
 # that it did not expect some way before they fail.
-_BY_BAD_VALUES = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError)
+BY_BAD_VALUES = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +66,15 @@ class Walk:
         signed = Metadata[Root].from_bytes(self.roots[max(self.roots)]).signed
         assert isinstance(signed, Root)
         return signed
+
+    @property
+    def signed_at(self) -> float:
+        """When the timestamp was signed, in seconds since 1970; 0 where it does not say. Raises
+        BadMetadata."""
+        found = self.signed(TIMESTAMP).signed.unrecognized_fields.get(SIGNED_AT, 0)
+        if not isinstance(found, int) or not 0 <= found < 1 << 37:  # until the year 6325
+            raise BadMetadata(f"the timestamp says that it was signed at {str(found)[:40]}")
+        return float(found)
 
     @property
     def targets(self) -> Targets:
@@ -122,8 +141,12 @@ def walk(
             files = {role: (scratch / f"{role}.json").read_bytes() for role in ROLES[1:]}
         except TrustError as found:
             error = found
-        except (RepositoryError, DownloadError, ValueError, *_BY_BAD_VALUES) as found:
+        except (RepositoryError, DownloadError, *BY_BAD_VALUES) as found:
             error = explain(found, seen, scratch, now)
+        except OSError as found:
+            if found.errno != errno.ENAMETOOLONG:  # the library names files after delegated roles
+                raise
+            error = BadMetadata(f"{source.name}: a role has a name too long for a file")
         return Walk(_roots(scratch), files, document, error)
 
 

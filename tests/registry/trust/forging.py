@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from securesystemslib.formats import encode_canonical
 from tuf.api.metadata import Metadata, MetaFile, TargetFile
 
 from registry.trust.desired import Desired
-from registry.trust.folder import RegistryFolder
+from registry.trust.folder import Current, RegistryFolder
 from registry.trust.keys import load_key
 from registry.trust.names import DESIRED, SNAPSHOT, TARGETS, TIMESTAMP, desired_target
 
@@ -68,3 +71,66 @@ def forge_ring(mirror: Path, desired: Desired, *stolen: Path) -> None:
         signed.targets[path] = target
 
     forge(mirror, {DESIRED: edit}, *stolen)
+
+
+def forge_raw(
+    mirror: Path, role: str, change: Callable[[dict[str, Any]], None], keys: Path
+) -> None:
+    """Let a role's metadata say anything at all that JSON can, under good signatures, and let all
+    above name it. Raises FormatError, TypeError where it cannot be signed."""
+    folder = RegistryFolder(mirror)
+    current = folder.current()
+    data = _signed_raw(json.loads(current.of(role).to_bytes())["signed"], role, change, keys)
+    version = current.of(role).signed.version
+    above: dict[str, Edit] = {}
+
+    def name_it(meta: MetaFile, data: bytes) -> None:
+        meta.length, meta.hashes = len(data), {"sha256": hashlib.sha256(data).hexdigest()}
+
+    if role == "root":
+        (folder.metadata / f"{version + 1}.root.json").write_bytes(data)
+        return
+    if role == TIMESTAMP:
+        (folder.metadata / "timestamp.json").write_bytes(data)
+        return
+    (folder.metadata / f"{version}.{role}.json").write_bytes(data)
+    if role == SNAPSHOT:
+        above[TIMESTAMP] = lambda signed: name_it(signed.snapshot_meta, data)
+    else:
+        above[SNAPSHOT] = lambda signed: name_it(signed.meta[f"{role}.json"], data)
+    _forge_above(folder, current, above, keys)
+
+
+def _signed_raw(
+    signed: dict[str, Any], role: str, change: Callable[[dict[str, Any]], None], keys: Path
+) -> bytes:
+    if role in ("root", TIMESTAMP):
+        signed["version"] += 1
+    change(signed)
+    payload = encode_canonical(signed)
+    assert payload is not None
+    signatures = [
+        load_key(path).sign(payload.encode()).to_dict()
+        for path in sorted(keys.glob(f"{role}-*.pem"))
+    ]
+    return json.dumps({"signed": signed, "signatures": signatures}).encode()
+
+
+def _forge_above(
+    folder: RegistryFolder, current: Current, edits: Mapping[str, Edit], keys: Path
+) -> None:
+    data = b""
+    for role in (SNAPSHOT, TIMESTAMP):
+        if role not in edits and not data:
+            continue
+        metadata = copy.deepcopy(current.of(role))
+        metadata.signed.version += 1
+        if role in edits:
+            edits[role](metadata.signed)
+        elif data:
+            version = metadata.signed.snapshot_meta.version + 1
+            metadata.signed.snapshot_meta = MetaFile.from_data(version, data, ["sha256"])
+        sign(metadata, role, keys)
+        data = metadata.to_bytes()
+        name = f"{role}.json" if role == TIMESTAMP else f"{metadata.signed.version}.{role}.json"
+        (folder.metadata / name).write_bytes(data)
