@@ -68,10 +68,10 @@ class Hashing:
 
     def wrote(self, count: int) -> None:
         """So many bytes of `buffer()` are in the file now."""
-        current = self._current
-        assert current is not None
-        assert count <= BUFFER - current.filled
         with self._wake:
+            current = self._current
+            if current is None:
+                raise PartialClosed("the partial blob was closed while it was written")
             current.filled += count
             self._written += count
             if BUFFER - current.filled < _ROOM:
@@ -98,12 +98,17 @@ class Hashing:
         return f"sha256:{self._hasher.hexdigest()}"
 
     def stop(self) -> None:
-        """End the thread. A writer that waits for a buffer gets PartialClosed."""
+        """End the thread, and let go of the memory. A writer that waits for a buffer gets
+        PartialClosed."""
         with self._wake:
             self._stopped = True
             self._wake.notify_all()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
+        with self._wake:
+            self._queue.clear()
+            self._free.clear()
+            self._current = self._scratch = None
 
     def _start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="store hash", daemon=True)
@@ -147,8 +152,7 @@ class Hashing:
             self._let_go(buffer)
 
     def _let_go(self, buffer: _Buffer) -> None:
-        if buffer.left and buffer.hashed == buffer.filled:
-            assert self._queue[0] is buffer
+        if buffer.left and buffer.hashed == buffer.filled and self._queue:
             self._free.append(self._queue.popleft())
 
     def _run(self) -> None:

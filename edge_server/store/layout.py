@@ -23,7 +23,9 @@ from registry.digest import hex_of
 
 FORMAT = b"tepi store 1\n"
 _HEX = re.compile(r"[0-9a-f]{64}")
-_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+# A file system without links, or a file in the way: left by a process that ended right there, or
+# damaged and not to be moved out of the way.
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EEXIST}
 
 
 def is_hex(name: str) -> bool:
@@ -83,6 +85,8 @@ class Places:
         NoStore."""
         disk = self._disk
         new = read_file(disk, self.format, 1024) is None
+        if not new:
+            self.check()
         for folder in (
             self.root,
             self.blobs.parent,
@@ -98,28 +102,30 @@ class Places:
         if new:
             disk.fsync_dir(self.root.parent)
             replace_file(disk, self.format, FORMAT)
-        self.check()
 
     def install(self, source: Path, digest: str) -> Path:
         """Move a verified and synced file to where blobs are; returns once that survives a power
         cut. The old name goes after the new one is safe: at no moment is there neither."""
         blob = self.blob(digest)
-        folder = blob.parent
-        if folder not in self._durable:
-            self._disk.mkdir(folder)
-            self._disk.fsync_dir(folder.parent)
-            self._durable.add(folder)
+        if blob.parent not in self._durable:
+            self._disk.mkdir(blob.parent)
         try:
             self._disk.link(source, blob)
-        except FileExistsError:
-            pass  # by a process that ended right here
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
             self._disk.rename(source, blob)
-        self._disk.fsync_dir(folder)
+        self.settle(digest)
         self._disk.unlink(source)
         return blob
+
+    def settle(self, digest: str) -> None:
+        """Return once the name of a blob in place survives a power cut. Raises OSError."""
+        folder = self.blob(digest).parent
+        if folder not in self._durable:
+            self._disk.fsync_dir(folder.parent)
+            self._durable.add(folder)
+        self._disk.fsync_dir(folder)
 
     def digests(self) -> list[str]:
         """Of all blobs in place. Files with other names are not ours and left alone."""

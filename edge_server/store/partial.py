@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -55,22 +55,22 @@ class Partial:
         self._block = block
         self._path = places.partial(digest)
         self._boot = disk.boot_id()
-        self._lock = threading.Lock()  # of _readers, _closed, _fd, the record
-        self._readers = 0
+        self._lock = threading.Lock()  # of _users, _closed, the record
+        self._users = 0  # of the descriptor
         self._closed = False
         self._ended = False
-        self._committed = False
         self._doubt = False  # a sync failed: what it was for may be lost
         with disk_errors(self._path):
             record, self._offset = self._find()
             self._etags = dict(record.etags) if record else {}
-            self._named = record is not None and record.synced > 0  # its names are on the medium
+            self._named = False  # its names are on the medium
             self._noted = min(record.synced, self._offset) if record else 0
             self._open()
         self._allocated = self._offset  # the disk keeps room up to here
         self.resumed = self._offset  # bytes that were there already
         self._hashing = Hashing(self._readinto, self._offset)
-        self._syncing = Syncing(self._sync, self._offset, self._noted, block)
+        # A process that was killed may have left all of it to be synced, the record too.
+        self._syncing = Syncing(self._sync, self._offset, 0, block)
 
     def _open(self) -> None:
         disk = self._disk
@@ -148,7 +148,7 @@ class Partial:
             raise WrongSize(f"{self.digest}: more bytes than the {self.size} promised")
         if not count:
             return
-        with disk_errors(self._path):
+        with self._using(), disk_errors(self._path):
             self._syncing.before(count)
             self._allocate(self._offset + count)
             self._disk.pwrite(self._fd, data, self._offset)
@@ -182,17 +182,22 @@ class Partial:
         if count <= 0:
             self._check_open()
             return b""
+        with self._using(), disk_errors(self._path):
+            return self._disk.pread(self._fd, count, offset)
+
+    @contextmanager
+    def _using(self) -> Iterator[None]:
+        """The descriptor stays open meanwhile, whoever closes the partial."""
         with self._lock:
             if self._closed:
                 raise self._gone()
-            self._readers += 1
+            self._users += 1
         try:
-            with disk_errors(self._path):
-                return self._disk.pread(self._fd, count, offset)
+            yield
         finally:
             with self._lock:
-                self._readers -= 1
-                last = self._closed and not self._readers
+                self._users -= 1
+                last = self._closed and not self._users
             if last:
                 self._disk.close(self._fd)
 
@@ -212,33 +217,43 @@ class Partial:
                     "fetch from another origin; this one sent other bytes than it was asked for",
                 )
             self._syncing.finish()
-            self._disk.make_read_only(self._fd)
             path = self._places.install(self._path, self.digest)
+            with self._using():
+                self._disk.make_read_only(
+                    self._fd
+                )  # not before: it may yet have to be gone on with
             self._disk.unlink(self._places.record(self.digest))
-            self._committed = True
         self._keeper.placed(self)
-        self._end()
+        if self._stop_writing():
+            self._keeper.ended(self)
         return path
 
     def discard(self) -> None:
         """Throw the bytes away, and close. Raises ReadOnlyDisk and its like."""
-        self._end(close=False)
-        with disk_errors(self._path):
-            try:
-                self._remove_files()
-            finally:
-                self.close()
+        try:
+            if self._stop_writing():
+                try:
+                    with disk_errors(self._path):
+                        self._remove_files()
+                finally:
+                    self._keeper.ended(self)
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Let go; what was received is kept for the next one. Readers get PartialClosed."""
-        self._end()
+        if self._stop_writing():
+            kept = self._noted if self._doubt else self._offset
+            with suppress(OSError):  # then it is the digest that finds out
+                self._disk.truncate(self._fd, kept)  # and give back what was set aside
+            self._keeper.ended(self)
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-            readers = self._readers
-        self._disk.close(self._record_fd)
-        if not readers:
+            self._disk.close(self._record_fd)
+            users = self._users
+        if not users:
             self._disk.close(self._fd)
 
     def __enter__(self) -> Partial:
@@ -247,19 +262,16 @@ class Partial:
     def __exit__(self, *_error: object) -> None:
         self.close()
 
-    def _end(self, close: bool = True) -> None:
-        """No more writing."""
+    def _stop_writing(self) -> bool:
+        """Whether it was this call that ended it. The keeper gives the blob to nobody else before
+        it is told."""
         with self._lock:
             if self._ended:
-                return
+                return False
             self._ended = True
         self._hashing.stop()
         self._syncing.stop()
-        if close and not self._committed:
-            kept = self._syncing.synced if self._doubt else self._offset
-            with suppress(OSError):  # then it is the digest that finds out
-                self._disk.truncate(self._fd, kept)  # and give back what was set aside
-        self._keeper.ended(self)
+        return True
 
     def _remove_files(self) -> None:
         self._disk.unlink(self._places.record(self.digest))
@@ -291,6 +303,8 @@ class Partial:
     def _note(self, synced: int) -> None:
         """Add a line; `synced` bytes are on the medium, or more."""
         with self._lock:
+            if self._closed:
+                raise self._gone()
             self._noted = max(self._noted, synced)
             line = Record(self.size, self._noted, self._boot, self._etags).line()
             self._disk.pwrite(self._record_fd, line, self._record_end)

@@ -62,6 +62,12 @@ class Pins:
                     found[name] = digests
         return found, damaged
 
+    def settle(self) -> None:
+        """Before somebody acts on the pins: what is read now is read after a power cut too, also
+        where their writer was killed before its sync. Raises DiskFailed and its like."""
+        with disk_errors(self._places.pins):
+            self._disk.fsync_dir(self._places.pins)
+
     def write(self, name: str, digests: Iterable[str]) -> None:
         """Pin these and nothing else under `name`, for good when it returns. The lock is the
         caller's to hold. Raises BadDigest, BadPinName, DiskFull and its like."""

@@ -30,7 +30,7 @@ from edge_server.store.room import Collected, Kind, Lack, StoreLimits, Victim, c
 from edge_server.store.sizes import size_text
 from edge_server.store.uses import Uses
 from edge_server.store.view import StoreView
-from registry.digest import check_digest, digest_of
+from registry.digest import check_digest, digest_of, hex_of
 from registry.errors import RegistryError, WrongDigest
 
 BLOCK = 8 << 20  # bytes that a power cut costs a partial blob at most
@@ -106,13 +106,16 @@ class Store(StoreView):
 
     def _begin(self) -> None:
         places, disk = self._places, self._disk
-        for name in disk.names(places.tmp):
-            disk.unlink(places.tmp / name)
-        names = set(disk.names(places.partials))
-        for name in names:
-            stem = name.removesuffix(".json")
-            if is_hex(stem) and (stem not in names or self.path(f"sha256:{stem}")):
-                disk.unlink(places.partials / name)  # a record alone, or of what is in place
+        for folder in (places.tmp, places.partials):
+            names = set(disk.names(folder))
+            for name in sorted(names):
+                stem = name.partition(".")[0]
+                placed = is_hex(stem) and self.path(f"sha256:{stem}") is not None
+                if placed:
+                    places.settle(f"sha256:{stem}")
+                if placed or folder == places.tmp or (is_hex(stem) and stem not in names):
+                    disk.unlink(folder / name)
+        self._pins.settle()
         for digest in places.digests():
             self._sizes[digest] = self.size(digest) or 0
         self._uses = Uses(disk, places.used, self._clock)
@@ -176,7 +179,7 @@ class Store(StoreView):
         with self._lock:
             self.make_room(len(data))
             self._adding += len(data)
-            new = self._places.tmp / str(next(self._numbers))
+            new = self._places.tmp / f"{hex_of(digest)}.{next(self._numbers)}"
         try:
             with disk_errors(new):
                 write_file(self._disk, new, data)
@@ -238,6 +241,7 @@ class Store(StoreView):
             if not self._lack(size, on_disk, apart_from).any:
                 return
             with self._pins.held():
+                self._pins.settle()
                 pins = self._pins.read()
                 while (lack := self._lack(size, on_disk, apart_from)).any:
                     chosen, left = choose(self._victims(pins, apart_from), lack)
@@ -251,6 +255,7 @@ class Store(StoreView):
         week; with `unpinned` everything that no pin holds. `dry_run`: only say what would go.
         Raises DamagedPins, ReadOnlyDisk and its like."""
         with self._lock, disk_errors(self.root), self._pins.held():
+            self._pins.settle()
             pins = self._pins.read()
             victims = self._victims(pins, "")
             oldest = self._clock() - ABANDONED_SECONDS
@@ -377,6 +382,8 @@ class Store(StoreView):
                 self._disk.rename(blob, self._places.quarantined(digest))
                 self._disk.fsync_dir(self._places.quarantine)
                 self._disk.fsync_dir(blob.parent)
+            except FileNotFoundError:
+                pass  # evicted meanwhile
             except OSError:
                 return  # read-only, it stays where it is; `_bad` keeps it from being served
             self._bad.discard(digest)

@@ -127,6 +127,39 @@ def test_a_full_disk_while_the_buffer_is_kept(tmp_path: Path) -> None:
         partial.commit()
 
 
+class LinklessDisk(FailingDisk):
+    """A file system without hard links, such as exFAT."""
+
+    def link(self, source: Path, path: Path) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+
+def test_a_disk_without_links(tmp_path: Path) -> None:
+    with Store.open(tmp_path, disk=LinklessDisk()) as store:
+        store.add(SMALL, digest_of(SMALL))
+        with store.partial(DIGEST, len(DATA)) as partial:
+            partial.write(DATA)
+            partial.commit()
+        assert len(store.entries()) == 2
+        assert store.verify() == []
+
+
+def test_damage_that_cannot_be_moved_is_replaced(tmp_path: Path) -> None:
+    """The damaged file stays in the way of the good one, and then gives way to it."""
+    disk = FailingDisk()
+    with Store.open(tmp_path, disk=disk) as store:
+        path = store.add(SMALL, digest_of(SMALL))
+        path.chmod(0o644)
+        path.write_bytes(b"other bytes!")
+        disk.error = errno.EACCES
+        store.verify()
+        disk.error = 0
+        assert store.damaged() == [digest_of(SMALL)]
+        assert store.repair(lambda digest: store.add(SMALL, digest)).mended
+        assert path.read_bytes() == SMALL
+        assert store.verify() == []
+
+
 def test_damage_on_a_read_only_disk_is_not_served(tmp_path: Path) -> None:
     """It cannot be moved out of the way, but this process knows."""
     disk = FailingDisk()

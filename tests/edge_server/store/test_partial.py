@@ -184,6 +184,33 @@ def test_readers_beside_the_writer(store: Store) -> None:
         partial.pread(0, 1)
 
 
+def test_closed_while_it_is_written(tmp_path: Path) -> None:
+    """By another thread: the writer hears it, and never writes to a descriptor that is another's
+    by now."""
+    for _ in range(20):
+        store = Store.open(tmp_path / "store")
+        partial = store.partial(DIGEST, len(DATA))
+        heard: list[str] = []
+
+        def write(partial: Partial, heard: list[str]) -> None:
+            try:
+                while partial.offset < partial.size:
+                    partial.write(DATA[partial.offset :][:5000])
+                partial.commit()
+            except PartialClosed as error:
+                heard.append(str(error))
+
+        writer = threading.Thread(target=write, args=(partial, heard))
+        writer.start()
+        store.close()
+        writer.join()
+        assert heard
+    with Store.open(tmp_path / "store") as store, store.partial(DIGEST, len(DATA)) as partial:
+        assert partial.pread(0, len(DATA)) == DATA[: partial.offset]
+        fill(partial, DATA)
+        partial.commit()
+
+
 class BadSync(Disk):
     """Says EIO to every sync of bytes."""
 
