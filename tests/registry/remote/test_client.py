@@ -367,3 +367,12 @@ def test_a_document_and_its_etag() -> None:
         assert remote.document("/tuf/metadata/timestamp.json", 100, first.etag) == (None, '"1"')
         with pytest.raises(errors.EndlessData):
             remote.document("/tuf/metadata/timestamp.json", 3)
+
+
+def test_headers_of_ones_own_go_with_every_request() -> None:
+    own = {"Cache-Control": "only-if-cached"}
+    answer = answering(Answer(200, DATA))
+    with scripted(answer) as server, Remote(server.address, headers=own) as remote:
+        receive(remote)
+        remote.has_blob("a", DIGEST)
+    assert [asked.headers["Cache-Control"] for asked in server.asked] == ["only-if-cached"] * 2
