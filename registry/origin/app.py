@@ -90,9 +90,13 @@ def make_app(
     routes: Iterable[web.AbstractRouteDef],
     access: Access,
     clock: Callable[[], float] = time.monotonic,
+    sent: Callable[[int], None] = lambda _bytes: None,
 ) -> web.Application:
-    """An application of these routes with errors, access and a log of requests."""
-    app = web.Application(middlewares=[_log_requests(clock), answer_problems, access.middleware])
+    """An application of these routes with errors, access and a log of requests; `sent` gets the
+    bytes of each body."""
+    app = web.Application(
+        middlewares=[_log_requests(clock, sent), answer_problems, access.middleware]
+    )
     app.add_routes(routes)
     return app
 
@@ -137,7 +141,7 @@ def tls_context(certificate: str, key: str) -> ssl.SSLContext:
     return context
 
 
-def _log_requests(clock: Callable[[], float]) -> Middleware:
+def _log_requests(clock: Callable[[], float], tell: Callable[[int], None]) -> Middleware:
     @web.middleware
     async def log(request: web.Request, handler: Handler) -> web.StreamResponse:
         begin = clock()
@@ -151,6 +155,7 @@ def _log_requests(clock: Callable[[], float]) -> Middleware:
                 sent = response.content_length or 0
             return response
         finally:
+            tell(sent)
             fields = {
                 "peer": request.remote or "",
                 "method": request.method,
