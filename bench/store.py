@@ -4,8 +4,9 @@
     .venv/bin/python -m bench.store [--folder /dev/shm] [--size MIB] [--runs N]
 
 Each run hashes a buffer in memory, appends as many bytes through `buffer` and `advance` and commits
-them, then resumes half of the blob; in turns, so that all see the same machine. `writer busy` is
-the processor time of the appending thread, of which the rest is left for receiving.
+them, then resumes half of the blob; in turns, so that all see the same machine. `best` is of the
+run that others disturbed least. Processor times say what is left for receiving: `writer`, of the
+appending thread, and `beside it`, of hashing and syncing, both against hashing alone.
 """
 
 import argparse
@@ -16,24 +17,48 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from edge_server.store import Store
 
 PIECE = 1 << 20
 
 
-def hash_alone(piece: bytes, count: int) -> tuple[float, str]:
-    """Seconds for `count` pieces, and their digest."""
-    start = time.perf_counter()
+class Run(NamedTuple):
+    """Seconds on the clock, of the processor in this thread, and of the processor in others."""
+
+    clock: float
+    here: float
+    beside: float
+
+
+class Watch:
+    """Takes the times of one run."""
+
+    def __init__(self) -> None:
+        self._start = self._now()
+
+    def _now(self) -> tuple[float, float, float]:
+        return time.perf_counter(), time.thread_time(), time.process_time()
+
+    def stop(self) -> Run:
+        """The times since the beginning."""
+        clock, here, whole = (b - a for a, b in zip(self._start, self._now(), strict=True))
+        return Run(clock, here, whole - here)
+
+
+def hash_alone(piece: bytes, count: int) -> tuple[Run, str]:
+    """`count` pieces, and their digest."""
+    watch = Watch()
     hasher = hashlib.sha256()
     for _ in range(count):
         hasher.update(piece)
-    return time.perf_counter() - start, f"sha256:{hasher.hexdigest()}"
+    return watch.stop(), f"sha256:{hasher.hexdigest()}"
 
 
-def take_in(store: Store, digest: str, piece: bytes, count: int) -> tuple[float, float]:
-    """Seconds until the blob is in place, and processor seconds of this thread."""
-    start, busy = time.perf_counter(), time.thread_time()
+def take_in(store: Store, digest: str, piece: bytes, count: int) -> Run:
+    """From nothing until the blob is in place."""
+    watch = Watch()
     with store.partial(digest, count * PIECE) as partial:
         ready = set()  # the buffers are filled once, as a network card would: that is not measured
         while partial.offset < partial.size:
@@ -45,20 +70,32 @@ def take_in(store: Store, digest: str, piece: bytes, count: int) -> tuple[float,
                 ready.add(id(room.obj))
             partial.advance(size)
         partial.commit()
-    return time.perf_counter() - start, time.thread_time() - busy
+    return watch.stop()
 
 
-def resume(store: Store, digest: str, piece: bytes, count: int) -> float:
-    """Seconds from opening a half-full partial until the blob is in place."""
+def resume(store: Store, digest: str, piece: bytes, count: int) -> Run:
+    """From opening a half-full partial until the blob is in place."""
     with store.partial(digest, count * PIECE) as partial:
         for _ in range(count // 2):
             partial.write(piece)
-    start = time.perf_counter()
+    watch = Watch()
     with store.partial(digest, count * PIECE) as partial:
         while partial.offset < partial.size:
             partial.write(piece)
         partial.commit()
-    return time.perf_counter() - start
+    return watch.stop()
+
+
+def show(what: str, runs: list[Run], alone: list[Run], mib: int) -> None:
+    """One line."""
+    ratios = [a.clock / run.clock for a, run in zip(alone, runs, strict=True)]
+    hashing = statistics.median(run.here for run in alone)
+    print(
+        f"{what:<18} {mib / statistics.median(run.clock for run in runs):6.0f} MiB/s   "
+        f"{statistics.median(ratios):.2f} of hashing, best {max(ratios):.2f}   processor: "
+        f"writer {statistics.median(run.here for run in runs) / hashing:.2f}, "
+        f"beside it {statistics.median(run.beside for run in runs) / hashing:.2f}"
+    )
 
 
 def main() -> None:
@@ -70,29 +107,21 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(dir=arguments.folder))
     piece, count = os.urandom(PIECE), arguments.size
-    alone, whole, busy, resumed = [], [], [], []
+    alone, whole, resumed = [], [], []
     try:
         with Store.open(folder / "store") as store:
             for _ in range(arguments.runs):
-                seconds, digest = hash_alone(piece, count)
-                alone.append(seconds)
-                seconds, thread = take_in(store, digest, piece, count)
-                whole.append(seconds)
-                busy.append(thread / seconds)
+                run, digest = hash_alone(piece, count)
+                alone.append(run)
+                whole.append(take_in(store, digest, piece, count))
                 store.collect(unpinned=True)
                 resumed.append(resume(store, digest, piece, count))
                 store.collect(unpinned=True)
     finally:
         shutil.rmtree(folder)
-    best = statistics.median(alone)
-    print(f"SHA-256 alone      {count / best:7.0f} MiB/s")
-    ratio = statistics.median(a / w for a, w in zip(alone, whole, strict=True))
-    print(
-        f"append and commit  {count / statistics.median(whole):7.0f} MiB/s   {ratio:.2f} of it, "
-        f"writer busy {statistics.median(busy):.2f}"
-    )
-    ratio = statistics.median(a / r for a, r in zip(alone, resumed, strict=True))
-    print(f"resume the half    {count / statistics.median(resumed):7.0f} MiB/s   {ratio:.2f} of it")
+    print(f"SHA-256 alone      {count / statistics.median(run.clock for run in alone):6.0f} MiB/s")
+    show("append and commit", whole, alone, count)
+    show("resume the half", resumed, alone, count)
 
 
 if __name__ == "__main__":

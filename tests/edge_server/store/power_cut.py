@@ -65,8 +65,12 @@ class StepDisk(Disk):
             self.steps += 1
             if self.steps == self.stop_at:
                 self.dead = True
+                self.died()
                 raise Killed(f"at step {self.steps}")
             yield
+
+    def died(self) -> None:
+        """Called once, with the lock, for those whose process is to end in earnest."""
 
     @contextmanager
     def _alive(self) -> Iterator[None]:
