@@ -30,12 +30,13 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio (Knut
 
 class Region(NamedTuple):
     """Bytes of the new blob that came from the old blob's at `source`; None: from nowhere. Their
-    numbers have `width` bytes each."""
+    numbers have `width` bytes each, and their rows `columns` bytes, if they have rows."""
 
     offset: int
     size: int
     source: int | None
     width: int = 1
+    columns: int = 0
 
     @property
     def end(self) -> int:
@@ -87,7 +88,8 @@ def joined(regions: Sequence[Region]) -> list[Region]:
 def _continues(last: Region, region: Region) -> bool:
     if last.source is None or region.source is None:
         return last.source is region.source
-    return last.source + last.size == region.source and last.width == region.width
+    alike = (last.width, last.columns) == (region.width, region.columns)
+    return alike and last.source + last.size == region.source
 
 
 def _sampled(data: Bytes, every: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:

@@ -28,7 +28,7 @@ from registry.delta.form import (
     read_header,
     read_steps,
 )
-from registry.delta.residual import add, unpack
+from registry.delta.residual import Packed, add, unpack
 from registry.digest import digest_of_file
 
 _COPY = 1 << 20  # bytes copied at once
@@ -77,10 +77,11 @@ def _made(step: Step, file: BinaryIO, source: BinaryIO) -> Iterator[bytes | memo
         for at in range(step.source, end, _COPY):
             yield _old(source, at, min(_COPY, end - at))
         return
-    first, second = _exactly(file, step.first), _exactly(file, step.second)
+    rates, first, second = (_exactly(file, n) for n in (step.rates, step.first, step.second))
     if step.kind == Kind.ADD:
         octets = np.frombuffer(_old(source, step.source, step.size), np.uint8)
-        residual = unpack(step.coding, first, second, step.size)
+        packed = Packed(step.coding, first, second, step.columns, rates)
+        residual = unpack(packed, step.size)
         yield add(residual, octets, step.width).data
     else:
         yield expand(first, step.size, _old(source, step.source, step.base))

@@ -21,19 +21,21 @@ from registry.delta.form import (
     HEADER_BYTES,
     SMALL_BASE,
     WINDOW,
+    Coding,
     Header,
     Kind,
     Step,
     write_steps,
 )
 from registry.delta.plan import plan
-from registry.delta.residual import pack, subtract
+from registry.delta.residual import Packed, pack, subtract
 from registry.digest import digest_of_file
 
 Bytes = NDArray[np.uint8]
 LEVEL = 19  # of zstd: publishing happens once, fetching at every node
 
 _DEAR = 0.5  # of a window's size: an ADD that costs more is compared with the other ways
+_NOTHING = Packed(Coding.WHOLE, b"")
 _WINDOW_LOG = 24  # a window of zstd that spans BASE_LIMIT and WINDOW
 
 
@@ -59,14 +61,24 @@ class _Written:
         self._file = file
         self.steps: list[Step] = []
 
-    def put(self, step: Step, first: bytes = b"", second: bytes = b"") -> None:
+    def put(self, step: Step, payload: Packed = _NOTHING) -> None:
+        """One more step."""
         last = self.steps[-1] if self.steps else None
         if last and step.kind == last.kind == Kind.COPY and last.source + last.size == step.source:
             self.steps[-1] = last._replace(size=last.size + step.size)
             return
-        self._file.write(first)
-        self._file.write(second)
-        self.steps.append(step._replace(first=len(first), second=len(second)))
+        self._file.write(payload.rates)
+        self._file.write(payload.first)
+        self._file.write(payload.second)
+        self.steps.append(
+            step._replace(
+                coding=payload.coding,
+                first=len(payload.first),
+                second=len(payload.second),
+                columns=payload.columns,
+                rates=len(payload.rates),
+            )
+        )
 
 
 def encode_delta(
@@ -105,33 +117,37 @@ def encode_delta(
 
 
 def _windows(region: Region) -> Iterator[Region]:
-    for at in range(0, region.size, WINDOW):
+    """Its parts, of whole rows where it has rows."""
+    columns = region.columns if region.columns <= WINDOW // 2 else 0
+    most = WINDOW // columns * columns if columns else WINDOW
+    for at in range(0, region.size, most):
         source = None if region.source is None else region.source + at
-        yield Region(region.offset + at, min(WINDOW, region.size - at), source, region.width)
+        size = min(most, region.size - at)
+        yield Region(region.offset + at, size, source, region.width, columns)
 
 
 def _put(part: Region, new: Bytes, old: Bytes, near: int, level: int, written: _Written) -> None:
     """One window, the cheapest way. `near`: where in the old blob its like may be found."""
     octets = new[part.offset : part.end]
-    ways: list[tuple[Step, bytes, bytes]] = []
+    ways: list[tuple[Step, Packed]] = []
     if part.source is not None:
         twin = old[part.source : part.source + part.size]
         if np.array_equal(octets, twin):
             written.put(Step(Kind.COPY, part.size, part.source))
             return
-        coding, first, second = pack(subtract(octets, twin, part.width), level)
-        step = Step(Kind.ADD, part.size, part.source, coding, part.width)
-        ways.append((step, first, second))
-    if not ways or len(ways[0][1]) + len(ways[0][2]) > _DEAR * part.size:
+        packed = pack(subtract(octets, twin, part.width), level, part.columns)
+        ways.append((Step(Kind.ADD, part.size, part.source, width=part.width), packed))
+    if not ways or ways[0][1].size > _DEAR * part.size:
         ways += _plain(octets, old, near if part.source is None else part.source, level)
-    written.put(*min(ways, key=lambda way: len(way[1]) + len(way[2])))
+    written.put(*min(ways, key=lambda way: way[1].size))
 
 
-def _plain(octets: Bytes, old: Bytes, near: int, level: int) -> Iterator[tuple[Step, bytes, bytes]]:
+def _plain(octets: Bytes, old: Bytes, near: int, level: int) -> Iterator[tuple[Step, Packed]]:
     """Compressed by itself, and with the old bytes around `near` as dictionary (what `zstd
     --patch-from` does)."""
     size = len(octets)
-    yield Step(Kind.DATA, size), zstandard.ZstdCompressor(level=level).compress(octets.data), b""
+    alone = zstandard.ZstdCompressor(level=level)
+    yield Step(Kind.DATA, size), Packed(Coding.WHOLE, alone.compress(octets.data))
     reach = min(BASE_LIMIT, 4 * size + SMALL_BASE, len(old))
     if not reach:
         return
@@ -143,7 +159,8 @@ def _plain(octets: Bytes, old: Bytes, near: int, level: int) -> Iterator[tuple[S
         level, window_log=_WINDOW_LOG, enable_ldm=True, write_content_size=True
     )
     patch = zstandard.ZstdCompressor(dict_data=raw, compression_params=rules)
-    yield Step(Kind.PATCH, size, source, base=reach), patch.compress(octets.data), b""
+    step = Step(Kind.PATCH, size, source, base=reach)
+    yield step, Packed(Coding.WHOLE, patch.compress(octets.data))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ All numbers little-endian:
     bytes 32     SHA-256 of the old blob         u64    its size in bytes
     bytes 32     SHA-256 of the new blob         u64    its size in bytes
     ...          payloads of the steps, in order, without gaps
-    ...          the table, to the end of the file: one zstd frame of `count` steps of 32 bytes
+    ...          the table, to the end of the file: one zstd frame of `count` steps of 40 bytes
 
     a step:  u8   kind        u8  coding    u8  width      u8  0
              u32  bytes of its first payload
@@ -17,6 +17,8 @@ All numbers little-endian:
              u64  source: where in the old blob it begins to read
              u32  base: bytes of the old blob that PATCH reads
              u32  bytes of its second payload
+             u32  columns: ADD's residual is written sorted, of rows of so many bytes; 0: it is not
+             u32  bytes of the payload that says how it is sorted; it leads the first
 
 Steps make the new blob from its start to its end. Payloads are zstd frames that state their content
 size. All bounds that keep a stranger's delta from costing more memory or time than a blob of its
@@ -43,7 +45,7 @@ SMALL_BASE = 64 << 10  # bytes that it may read however little it makes
 
 _MAGIC = b"tepidlt\x01"
 _HEADER = struct.Struct("<8sII32sQ32sQ")
-_STEP = struct.Struct("<BBBBIQQII")
+_STEP = struct.Struct("<BBBBIQQIIII")
 _STEPS = 1 << 17
 _SIZE_LIMIT = 1 << 50
 _SLACK = 4 << 10  # bytes that an incompressible payload may exceed its window by
@@ -90,6 +92,8 @@ class Step(NamedTuple):
     base: int = 0
     first: int = 0
     second: int = 0
+    columns: int = 0
+    rates: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +130,19 @@ def write_steps(steps: Sequence[Step], level: int) -> bytes:
     if len(steps) > _STEPS:
         raise BadDelta(f"it would take {len(steps)} steps; at most {_STEPS} are taken")
     rows = (
-        _STEP.pack(s.kind, s.coding, s.width, 0, s.first, s.size, s.source, s.base, s.second)
+        _STEP.pack(
+            s.kind,
+            s.coding,
+            s.width,
+            0,
+            s.first,
+            s.size,
+            s.source,
+            s.base,
+            s.second,
+            s.columns,
+            s.rates,
+        )
         for s in steps
     )
     return zstandard.ZstdCompressor(level=level).compress(b"".join(rows))
@@ -141,7 +157,7 @@ def read_steps(table: bytes, header: Header, payload: int) -> list[Step]:
             raise BadDelta(f"step {number} {why}")
     if sum(step.size for step in steps) != header.new_size:
         raise BadDelta("its steps make more or fewer bytes than it promises")
-    if sum(step.first + step.second for step in steps) != payload:
+    if sum(step.rates + step.first + step.second for step in steps) != payload:
         raise BadDelta("its payloads are cut short, or something follows them")
     return steps
 
@@ -188,11 +204,15 @@ def _step(
     source: int,
     base: int,
     second: int,
+    columns: int,
+    rates: int,
 ) -> Step:
     if zero:
         raise BadDelta("a step holds what version 1 does not know")
     try:
-        return Step(Kind(kind), size, source, Coding(coding), width, base, first, second)
+        return Step(
+            Kind(kind), size, source, Coding(coding), width, base, first, second, columns, rates
+        )
     except ValueError as error:
         raise BadDelta(str(error)) from None
 
@@ -206,10 +226,12 @@ def _wrong(step: Step, old_size: int) -> str | None:
         return f"makes {step.size} bytes"
     if step.source + reads > old_size:
         return f"reads at {step.source + reads}, behind the old blob's {old_size} bytes"
-    if max(step.first, step.second) > most:
-        return f"has payloads of {step.first} and {step.second} bytes"
+    if max(step.first, step.second, step.rates) > most:
+        return f"has payloads of {step.rates}, {step.first} and {step.second} bytes"
     if kind == Kind.ADD and (step.width not in (1, 2, 4, 8) or step.size % step.width):
         return f"adds numbers of {step.width} bytes to {step.size} bytes"
+    if step.columns and (kind != Kind.ADD or step.size % step.columns):
+        return f"sorts {step.size} bytes by {step.columns} columns"
     if kind == Kind.PATCH and step.base > min(BASE_LIMIT, 4 * step.size + SMALL_BASE):
         return f"reads {step.base} bytes to make {step.size}"
     return None

@@ -17,6 +17,7 @@ from registry.delta.tensors import Tensor, find_tensors
 Bytes = NDArray[np.uint8]
 
 _SMALL_TENSOR = 1 << 10  # bytes; smaller ones are subtracted byte by byte with what is around them
+_SORTED = 64 << 10  # bytes of a matrix that are worth a window of their own, and to be sorted
 _SEARCHED = 64 << 10  # bytes between tensors that are worth aligning by their bytes
 
 
@@ -64,5 +65,6 @@ def _around(pairs: list[tuple[Tensor, Tensor]], new: Bytes, aligner: Aligner) ->
         else:
             yield gap._replace(source=None)
         width = tensor.width if tensor.size >= _SMALL_TENSOR else 1
-        yield Region(tensor.offset, tensor.size, twin.offset, width)
+        columns = tensor.columns if width == 1 and tensor.size >= _SORTED else 0
+        yield Region(tensor.offset, tensor.size, twin.offset, width, columns)
         at, source = tensor.offset + tensor.size, twin.offset + twin.size

@@ -225,7 +225,7 @@ def test_bomb_a_table_of_other_length(tmp_path: Path) -> None:
     header = Header(digest_of(b""), 0, digest_of(b""), 0, 5, len(table))
     (tmp_path / "old").write_bytes(b"")
     (tmp_path / "delta").write_bytes(header.encode() + table)
-    assert "other than 160" in refused(tmp_path)
+    assert "other than 200" in refused(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -238,8 +238,10 @@ def test_bomb_a_table_of_other_length(tmp_path: Path) -> None:
         (Step(Kind.ADD, 99, width=2), "numbers of 2 bytes"),
         (Step(Kind.ADD, 99, width=3), "numbers of 3 bytes"),
         (Step(Kind.ADD, 100, width=0), "numbers of 0 bytes"),
+        (Step(Kind.ADD, 100, columns=99), "by 99 columns"),
+        (Step(Kind.DATA, 100, columns=10), "by 10 columns"),
         (Step(Kind.DATA, WINDOW + 1), "makes 2097153 bytes"),
-        (Step(Kind.COPY, 50, first=1), "payloads of 1"),
+        (Step(Kind.COPY, 50, first=1), "payloads of 0, 1"),
         (Step(Kind.PATCH, 100, base=101), "behind the old blob"),
         (Step(Kind.DATA, 100, first=WINDOW * 2), "payloads of"),
     ],

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.delta.form import BadDelta, Coding
-from registry.delta.residual import Bytes, add, pack, subtract, unpack
+from registry.delta.residual import Bytes, Packed, add, pack, subtract, unpack
 
 
 def octets(data: bytes) -> Bytes:
@@ -34,26 +34,59 @@ def test_adding_undoes_subtracting(width: int, data: bytes) -> None:
     ("share", "coding"), [(0.0005, Coding.GAPS), (0.02, Coding.GAPS), (0.3, Coding.MASK)]
 )
 def test_the_coding_follows_the_share_that_changed(share: float, coding: Coding) -> None:
-    assert pack(sparse(share), 19)[0] == coding
+    assert pack(sparse(share), 19).coding == coding
 
 
 def test_a_full_residual_is_written_whole() -> None:
-    assert pack(np.arange(1, 256, dtype=np.uint8), 3)[0] == Coding.WHOLE
+    assert pack(np.arange(1, 256, dtype=np.uint8), 3).coding == Coding.WHOLE
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.02, 0.1, 0.3, 0.49, 0.9])
 def test_unpacking_undoes_packing(share: float) -> None:
     residual = sparse(share, 70_001)
-    coding, first, second = pack(residual, 3)
-    assert np.array_equal(unpack(coding, first, second, len(residual)), residual)
+    assert np.array_equal(unpack(pack(residual, 3), len(residual)), residual)
+
+
+def uneven(rows: int, columns: int) -> Bytes:
+    """A matrix some of whose rows and columns change often."""
+    rng = np.random.default_rng(4)
+    rates = 2.0 ** -rng.integers(1, 7, (rows, 1)) * 2.0 ** -rng.integers(0, 5, (1, columns))
+    return (rng.random((rows, columns)) < rates).astype(np.uint8).reshape(-1)
+
+
+def test_rows_and_columns_that_change_often_are_written_apart() -> None:
+    residual = uneven(1500, 1000)
+    way = pack(residual, 19, 1000)
+    assert way.columns == 1000
+    assert way.size < 0.92 * pack(residual, 19).size
+    assert np.array_equal(unpack(way, len(residual)), residual)
+
+
+def test_where_all_change_alike_nothing_is_sorted() -> None:
+    assert pack(sparse(0.05, 200 * 300), 19, 300).columns == 0
+
+
+def test_rates_of_other_than_all_rows_and_columns_are_refused() -> None:
+    way = pack(uneven(300, 500), 3, 500)
+    assert way.columns
+    for size, columns in ((150_500, 500), (150_000, 250), (150_000, 150_000)):
+        with pytest.raises(BadDelta, match="other than"):
+            unpack(way._replace(columns=columns), size)
+
+
+def test_any_rates_give_an_order() -> None:
+    """Those of a stranger too: the bytes are then others, and the digest tells."""
+    way = pack(uneven(300, 500), 3, 500)
+    rates = squeezed(bytes(range(256)) * 3 + bytes(32))
+    assert len(unpack(way._replace(rates=rates), 150_000)) == 150_000
 
 
 @pytest.mark.parametrize("share", [0.01, 0.05, 0.2])
 def test_sparse_changes_cost_little_more_than_their_entropy(share: float) -> None:
     residual = sparse(share, 1 << 20)
-    _, first, second = pack(residual, 19)
+    packed = pack(residual, 19)
     entropy = share - share * np.log2(share) - (1 - share) * np.log2(1 - share)
-    assert 8 * (len(first) + len(second)) / len(residual) < 1.1 * entropy
+    assert 8 * packed.size / len(residual) < 1.1 * entropy
 
 
 def test_a_small_move_of_floats_costs_their_low_bytes() -> None:
@@ -62,7 +95,7 @@ def test_a_small_move_of_floats_costs_their_low_bytes() -> None:
     new = (old * (1 + 1e-5 * rng.normal(size=20_000))).astype("<f4")
     wide = pack(subtract(new.view(np.uint8), old.view(np.uint8), 4), 19)
     narrow = pack(subtract(new.view(np.uint8), old.view(np.uint8), 1), 19)
-    assert sum(map(len, wide[1:])) < 0.9 * sum(map(len, narrow[1:]))
+    assert wide.size < 0.9 * narrow.size
 
 
 def squeezed(data: bytes) -> bytes:
@@ -88,10 +121,10 @@ def test_hostile_payloads_are_refused(
     coding: Coding, first: bytes, second: bytes, why: str
 ) -> None:
     with pytest.raises(BadDelta, match=why):
-        unpack(coding, first, second, 10)
+        unpack(Packed(coding, first, second), 10)
 
 
 def test_a_frame_that_hides_its_size_is_refused() -> None:
     frame = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(10))
     with pytest.raises(BadDelta, match="does not say"):
-        unpack(Coding.WHOLE, frame, b"", 10)
+        unpack(Packed(Coding.WHOLE, frame), 10)

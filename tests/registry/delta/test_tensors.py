@@ -17,6 +17,8 @@ WEIGHTS: dict[str, NDArray[Any]] = {
     "floats": np.linspace(0, 1, 77, dtype=np.float32),
     "halves": np.linspace(0, 1, 9, dtype=np.float16),
     "wide": np.arange(300, dtype=np.int64),
+    "matrix": np.arange(12, dtype=np.int8).reshape(3, 4),
+    "kernels": np.zeros((5, 3, 2, 2), np.float32),
     "scalar": np.array(0.5, np.float32),
 }
 
@@ -45,6 +47,32 @@ def test_offsets_are_those_of_the_values() -> None:
     for name, tensor in found.items():
         assert MODEL[tensor.offset : tensor.offset + tensor.size] == WEIGHTS[name].tobytes()
         assert tensor.width == WEIGHTS[name].itemsize
+
+
+def test_rows_are_those_of_matrices_and_kernels() -> None:
+    found = find_tensors(MODEL)
+    columns = {name: tensor.columns for name, tensor in found.items() if tensor.columns}
+    assert columns == {"matrix": 4, "kernels": 3 * 2 * 2 * 4}
+
+
+def test_dims_that_lie_or_are_not_packed() -> None:
+    for dims, columns in (([2, 4], 4), ([2, 5], 0), ([1 << 62, 1 << 62], 0), ([-1, -8], 0)):
+        proto = onnx.TensorProto(name="t", data_type=3, raw_data=bytes(8), dims=dims)
+        data = onnx.ModelProto(graph=onnx.GraphProto(initializer=[proto])).SerializeToString()
+        assert find_tensors(data)["t"].columns == columns
+        packed = b"\x0a" + bytes([sum(len(varint(d)) for d in dims)]) + b"".join(map(varint, dims))
+        body = packed + b"\x42\x01t\x10\x03\x4a\x08" + bytes(8)
+        graph = b"\x2a" + varint(len(body)) + body
+        assert find_tensors(b"\x3a" + varint(len(graph)) + graph)["t"].columns == columns
+
+
+def varint(value: int) -> bytes:
+    value &= (1 << 64) - 1
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*found, value])
 
 
 def test_types_that_onnx_knows_have_their_width() -> None:
