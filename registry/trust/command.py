@@ -24,7 +24,7 @@ from registry.trust.console import (
     online_keys,
     tell_outcomes,
 )
-from registry.trust.export_command import export, status
+from registry.trust.export_command import export
 from registry.trust.folder import EXPIRY, RegistryFolder, read_metadata
 from registry.trust.founding import Plan
 from registry.trust.holders import offline_expiry, sign_file, summary
@@ -37,6 +37,7 @@ from registry.trust.packages import (
     package_of,
 )
 from registry.trust.publisher import Publisher
+from registry.trust.status_command import status
 
 __all__ = ["desire", "export", "init", "refresh", "revoke", "rotate", "sign", "status"]
 

@@ -110,8 +110,8 @@ class Publisher:
         """Add the signatures at hand, publish the most that verifies as a whole, let the rest
         wait."""
         current = self.folder.current()
-        root = root or self.folder.pending(ROOT)
-        targets = targets or self.folder.pending(TARGETS)
+        root = root or self._waiting(ROOT, current)
+        targets = targets or self._waiting(TARGETS, current)
         offered: dict[str, Metadata[Any]] = {}
         if root is not None:
             offered[ROOT] = root
@@ -195,11 +195,18 @@ class Publisher:
         self.folder.write(found, documents or {})
         return [role for role in ROLES if role in found]
 
+    def _waiting(self, role: str, current: Current) -> Metadata[Any] | None:
+        """What waits for signatures. An interruption may have left what was published since."""
+        found = self.folder.pending(role)
+        new = found is not None and found.signed.version > current.of(role).signed.version
+        return found if new else None
+
     def _next(self, role: str) -> Metadata[Any]:
         """The next version of an offline role, unsigned: what waits, else a copy of what is
         published."""
-        published = self.folder.current().of(role)
-        metadata: Metadata[Any] = copy.deepcopy(self.folder.pending(role) or published)
+        current = self.folder.current()
+        published = current.of(role)
+        metadata: Metadata[Any] = copy.deepcopy(self._waiting(role, current) or published)
         metadata.signatures.clear()
         metadata.signed.version = published.signed.version + 1
         metadata.signed.expires = self.expires(role)

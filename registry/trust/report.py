@@ -3,12 +3,19 @@
 
 from __future__ import annotations
 
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from registry.trust.client import TrustClient
+from registry.trust.errors import TrustError
 from registry.trust.folder import Current, RegistryFolder
 from registry.trust.names import DESIRED, OFFLINE, ROLES, ROOT, split_model_target
 from registry.trust.publisher import results_of
+from registry.trust.sources import HttpSource
 
 
 def report(folder: RegistryFolder, now: float) -> dict[str, Any]:
@@ -81,3 +88,26 @@ def online_key_problems(current: Current, online: Path) -> list[str]:
             if not (online / f"{role}-{keyid[:8]}.pem").exists():
                 problems.append(f"{online} lacks the key {keyid[:8]} of {role}")
     return problems
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """What a new node sees at a mirror: the error that it meets, the roles that are behind."""
+
+    error: str
+    behind: tuple[str, ...] = ()
+
+
+def look_at_mirror(
+    folder: RegistryFolder, current: Current, url: str, clock: Callable[[], float] = time.time
+) -> Mirror:
+    """Walk the metadata at `url` as a new node of any ring would. Raises OSError."""
+    ring = next(iter(sorted(current.rings())), "none")
+    with tempfile.TemporaryDirectory(prefix="mirror-") as name:
+        node = TrustClient(Path(name), folder.root(1), clock)
+        try:
+            seen = node.refresh([HttpSource(url)], ring)
+        except TrustError as error:
+            return Mirror(f"{type(error).__name__}: {error}")
+    ours = {role: current.of(role).signed.version for role in ROLES}
+    return Mirror("", tuple(role for role in ROLES if seen.versions[role] < ours[role]))
