@@ -99,6 +99,7 @@ class Fill:
         self._error: RegistryError | None = None
         self._callbacks: list[Callable[[Fill], None]] = []
         self._source = ""
+        self._interrupt: Callable[[], None] = _nothing
         self._meter = _Meter()
 
     @property
@@ -199,8 +200,11 @@ class Fill:
         kept."""
         with self._condition:
             self.holders -= 1
-            if self.holders <= 0:
-                self.halt()
+            last = self.holders <= 0
+            if last:
+                self.stop.set()  # with the lock: nobody joins any longer
+        if last:
+            self.halt()
 
     def join(self, *, urgent: bool) -> bool:
         """One more wants it; False where it was told to stop already."""
@@ -215,9 +219,12 @@ class Fill:
         return True
 
     def halt(self) -> None:
-        """Stop it whoever wants it."""
+        """Stop it whoever wants it, also where it waits for a source."""
         self.stop.set()
         self.wake.set()
+        with self._condition:
+            interrupt = self._interrupt
+        interrupt()
 
     # What the thread that fills says.
 
@@ -229,6 +236,11 @@ class Fill:
             self._arriving = partial
             self.size = size
         self._tell()
+
+    def interrupts(self, interrupt: Callable[[], None] | None) -> None:
+        """What to call at a halt so that this thread hears of it; None: nothing."""
+        with self._condition:
+            self._interrupt = interrupt or _nothing
 
     def told(self, source: str, count: int) -> None:
         """`count` more bytes came from `source`."""
@@ -306,6 +318,10 @@ class _Meter:
         if self._last and open_for < _RATE_SPAN:
             return self._last
         return self._count / open_for if open_for > 0 else 0.0
+
+
+def _nothing() -> None:
+    pass
 
 
 def _pread(path: Path, offset: int, limit: int) -> bytes:

@@ -90,6 +90,12 @@ class Circuit:
         self.until = 0.0
         self.reason = ""
 
+    def moves(self) -> None:
+        """A probe is answered well so far: others may ask too; one more failure opens it again."""
+        if self.state is State.PROBING:
+            self._go(Event.SUCCEEDED)
+            self.failures = THRESHOLD - 1
+
     def failed(self, now: float, reason: str, retry_after: float = 0.0) -> None:
         """An answer was bad or did not come. `retry_after`: seconds that the origin asked for."""
         self.reason = reason

@@ -78,9 +78,10 @@ class Places(Generic[P]):
             self._circuits[place].failed(now, str(error), error.retry_after or 0.0)
 
     def received(self, place: P, count: int) -> None:
-        """It gave so many bytes of blobs."""
+        """It gave so many bytes of blobs, and may go on."""
         with self._lock:
             place.carried.bytes += count
+            self._circuits[place].moves()
 
     def ready_in(self, skip: Collection[Place] = ()) -> float | None:
         """Seconds until one that is not in `skip` may be asked; None where there is none."""

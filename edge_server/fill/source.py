@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from registry.oci import MANIFEST_LIMIT, Index
 
@@ -39,6 +39,14 @@ class Answer(Protocol):
 
     def close(self) -> None:
         """Give the connection back, or end it where there is more on it."""
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """An answer that a thread may be waiting for."""
+
+    def interrupt(self) -> None:
+        """Have a readinto of another thread end now."""
 
 
 class BlobSource(Protocol):

@@ -62,13 +62,13 @@ class Turns:
         self._rounds = 0
         self._since = time.now()
 
-    def next(self) -> Place:
-        """Who is asked now; waits for one. Raises FillFailed, NowhereFound where it has no sense to
-        go on, Stopped."""
+    def next(self, *, peers: bool = True) -> Place:
+        """Who is asked now; waits for one. Without `peers`, an origin. Raises FillFailed or
+        NowhereFound where it has no sense to go on, Stopped."""
         while not self._stop.is_set():
             skip = self._tried | self._out
             place = (
-                self._peers.next(skip | self.rangeless)
+                (self._peers.next(skip | self.rangeless) if peers else None)
                 or self._origins.next(skip | self.rangeless)
                 or self._origins.next(skip)
             )
@@ -77,12 +77,15 @@ class Turns:
             self._pause()
         raise Stopped(f"{self._digest}: the fill was stopped", "start it again: it goes on")
 
-    def moved(self, place: Place, count: int) -> None:
-        """It gave so many bytes that we lacked."""
+    def received(self, place: Place, count: int) -> None:
+        """So many bytes come from it."""
         if isinstance(place, Peer):
             self._peers.received(place, count)
         else:
             self._origins.received(place, count)
+
+    def moved(self, count: int) -> None:
+        """The blob has so many bytes more than before the last request."""
         if count >= self._patience.meaningful:
             self._rounds = 0
             self._since = self._time.now()

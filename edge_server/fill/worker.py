@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from edge_server.fill.origins import Origins
 from edge_server.fill.peers import Peers
 from edge_server.fill.plan import Away, BlockPlan, Here
 from edge_server.fill.receive import EDGE, Drip, Limits, Receiver, Span, ask
-from edge_server.fill.source import Answer, Place
+from edge_server.fill.source import Answer, Interruptible, Place
 from edge_server.fill.turns import Patience, Turns
 from edge_server.fill.window import ALWAYS, Windows
 from edge_server.store.errors import BlobPresent, StoreError
@@ -112,7 +112,7 @@ class Worker:
                 path = self._by_the_best_way(partial)
                 if path is not None:
                     return path
-                fill.arriving(None, size)
+                fill.arriving(None, self._want.size)  # what was learnt may have been a lie
 
     def _by_the_best_way(self, partial: Partial) -> Path | None:
         """Where the blob is now; None: something was found out that makes another way the
@@ -196,7 +196,9 @@ class Worker:
     def _transfer(self, partial: Partial, plan: BlockPlan | None) -> None:
         """Bring the partial to its size. Raises FillFailed, Stopped and what the store raises."""
         while partial.offset < partial.size:
-            self._wait_for_window(partial)
+            if self._pausing():
+                partial.sync()
+                self._wait_for_window()
             step = plan.at(partial.offset) if plan is not None else None
             if isinstance(step, Here):
                 self._copy(step, partial, plan)
@@ -222,10 +224,10 @@ class Worker:
         try:
             complete = self._receive(place, partial, step)
         except RemoteError as error:
-            self._turns.moved(place, partial.offset - before)
+            self._turns.moved(partial.offset - before)
             self._turns.failed(place, error)
         else:
-            self._turns.moved(place, partial.offset - before)
+            self._turns.moved(partial.offset - before)
             if complete:
                 self._turns.succeeded(place)
         finally:
@@ -241,12 +243,30 @@ class Worker:
             sink, end = CheckedBlocks(partial, step.blocks), step.end
         span = Span(self._want.name, self._fill.digest, sink.offset, end, partial.size)
         answer, before = self._ask(place, span, partial)
-        with closing(answer):
+        with self._interruptible(answer):
             limits = self._house.limits
             drip = Drip(limits.least_rate, limits.over)
             if before:
                 self._skip(place, answer, before, partial, drip)
             return self._receiver.take(answer, end, sink, drip)
+
+    @contextmanager
+    def _interruptible(self, answer: Answer) -> Iterator[None]:
+        """Closes the answer at the end, and ends it early when the fill is to stop."""
+        fill = self._fill
+        try:
+            if isinstance(answer, Interruptible):
+                fill.interrupts(answer.interrupt)
+            if fill.stop.is_set():
+                raise _stopped(fill.digest)
+            yield
+        except RemoteError:
+            if fill.stop.is_set():
+                raise _stopped(fill.digest) from None
+            raise
+        finally:
+            fill.interrupts(None)
+            answer.close()
 
     def _ask(self, place: Place, span: Span, partial: Partial) -> tuple[Answer, int]:
         opened, self._opened = self._opened, None
@@ -273,7 +293,8 @@ class Worker:
     def _learn_size(self) -> int:
         """The blob's size in bytes; where it is not known, from the first source that says."""
         while self._fill.size is None:
-            place = self._turns.next()
+            self._wait_for_window()
+            place = self._turns.next(peers=False)  # room is made for what is said here
             span = Span(self._want.name, self._fill.digest, 0, None, None)
             try:
                 answer, _ = ask(place.remote, span)
@@ -291,10 +312,7 @@ class Worker:
         house = self._house
         return not self._fill.urgent and not house.windows.is_open(house.limits.time.wall())
 
-    def _wait_for_window(self, partial: Partial) -> None:
-        if not self._pausing():
-            return
-        partial.sync()
+    def _wait_for_window(self) -> None:
         time, fill = self._house.limits.time, self._fill
         while self._pausing() and not fill.stop.is_set():
             fill.waiting = "window"
@@ -305,6 +323,7 @@ class Worker:
 
     def _received(self, count: int) -> None:
         if self._place is not None:
+            self._turns.received(self._place, count)
             self._fill.told(self._place.label, count)
 
 

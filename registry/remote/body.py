@@ -129,6 +129,13 @@ class Blob:
             self._done = True
             self._response.close()
 
+    def interrupt(self) -> None:
+        """Have a `readinto` that waits in another thread end now, with Truncated."""
+        try:
+            self._response.shutdown()
+        except (OSError, ValueError, RuntimeError):
+            pass  # it waits for nothing: all is here, or it is closed
+
     def __enter__(self) -> Blob:
         return self
 

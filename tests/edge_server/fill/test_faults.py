@@ -183,6 +183,28 @@ def test_wrong_digest_for_ever(registry: Registry, make_fills: MakeFills) -> Non
     assert len(registry.asked) == 2
 
 
+def test_wrong_size_that_was_learnt(
+    registry: Registry, second: Registry, make_fills: MakeFills
+) -> None:
+    """Where the size is not known before, a lie about it goes with the lie about the bytes."""
+    registry.put_under(WANT.digest, DATA[:1000])
+    fill = make_fills(registry, second).start(Want(NAME, WANT.digest))
+    assert fill.wait(20).read_bytes() == DATA
+    assert fill.size == SIZE
+
+
+def test_a_peer_does_not_say_how_large_a_blob_is(
+    registry: Registry, second: Registry, store: Store, make_fills: MakeFills
+) -> None:
+    """Room would be made for it, and others' blobs would go."""
+    second.put_under(WANT.digest, DATA + DATA)
+    store.limits = StoreLimits(max_bytes=SIZE + 1000)
+    store.add(b"here", digest_of(b"here"))
+    fill = make_fills(registry, peers=(second,)).start(Want(NAME, WANT.digest))
+    assert fill.wait(20).read_bytes() == DATA
+    assert store.path(digest_of(b"here"))
+
+
 def test_wrong_digest_once(registry: Registry, make_fills: MakeFills) -> None:
     registry.script.append(scripted.lie)
     assert make_fills(registry).start(WANT).wait(20).read_bytes() == DATA

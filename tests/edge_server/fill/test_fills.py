@@ -147,3 +147,24 @@ def test_a_blob_that_nobody_has(registry: Registry, make_fills: MakeFills) -> No
     with pytest.raises(NowhereFound, match="no origin has it"):
         fill.wait(20)
     assert len(registry.asked) == 1
+
+
+def test_stop_does_not_wait_for_a_silent_source(registry: Registry, make_fills: MakeFills) -> None:
+    digest = registry.add(DATA)
+    never = threading.Event()
+    registry.script.append(hold(1000, never))
+    fills = make_fills(registry, timeout=60.0)
+    fill = fills.start(Want(NAME, digest, SIZE))
+    waiting = [fills.start(Want(NAME, registry.add(bytes([at])), 1)) for at in range(5)]
+    fill.read(999, 1, 20)
+    stopper = threading.Thread(target=fills.stop)
+    stopper.start()
+    stopper.join(10)
+    assert not stopper.is_alive()
+    never.set()
+    with pytest.raises(Stopped):
+        fill.wait(1)
+    for one in waiting:
+        assert one.ended.wait(1)
+    with pytest.raises(Stopped):
+        fills.start(Want(NAME, digest, SIZE))
