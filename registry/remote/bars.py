@@ -14,13 +14,16 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
-    TransferSpeedColumn,
 )
+from rich.text import Text
 
 from registry.remote.errors import RemoteError
+from registry.remote.transfers import size_text
 
 
 class Bars:
@@ -32,13 +35,14 @@ class Bars:
             TextColumn("{task.description:>24}"),
             BarColumn(),
             DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
+            _Rate(),
             TimeRemainingColumn(),
             console=self._console,
             disable=quiet or not sys.stderr.isatty(),
         )
         self._lock = threading.Lock()
         self._tasks: dict[str, tuple[TaskID, int]] = {}
+        self._offsets: dict[str, int] = {}
         self._finished = 0
         self._all = self._bars.add_task("all", total=None, visible=False)
 
@@ -57,7 +61,7 @@ class Bars:
     @property
     def completed(self) -> int:
         """Bytes done, of all blobs together."""
-        return int(next(task for task in self._bars.tasks if task.id == self._all).completed)
+        return self._finished + sum(self._offsets.values())
 
     def expect(self, size: int) -> None:
         """How many bytes there are in all."""
@@ -67,21 +71,23 @@ class Bars:
         """See Watch.begin."""
         with self._lock:
             self._tasks[digest] = (self._bars.add_task(what, total=size), size)
+            self._offsets[digest] = 0
 
     def at(self, digest: str, offset: int) -> None:
         """See Watch.at."""
         with self._lock:
+            self._offsets[digest] = offset
             self._bars.update(self._tasks[digest][0], completed=offset)
-            under_way = sum(self._bars.tasks[i].completed for i in self._indexes())
-            self._bars.update(self._all, completed=self._finished + under_way)
+            self._bars.update(self._all, completed=self.completed)
 
     def end(self, digest: str, outcome: str) -> None:
         """See Watch.end."""
         with self._lock:
             task, size = self._tasks.pop(digest)
             self._bars.remove_task(task)
+            del self._offsets[digest]
             self._finished += size
-            self._bars.update(self._all, completed=self._finished)
+            self._bars.update(self._all, completed=self.completed)
 
     def trouble(self, what: str, error: RemoteError, pause: float) -> None:
         """See Watch.trouble."""
@@ -89,6 +95,11 @@ class Bars:
             f"{error}; again in {pause:.1f} s", markup=False, highlight=False, soft_wrap=True
         )
 
-    def _indexes(self) -> list[int]:
-        under_way = {task for task, _ in self._tasks.values()}
-        return [i for i, task in enumerate(self._bars.tasks) if task.id in under_way]
+
+class _Rate(ProgressColumn):
+    """Bytes a second, in the units of the sizes beside it."""
+
+    def render(self, task: Task) -> Text:
+        """See ProgressColumn.render."""
+        speed = task.finished_speed or task.speed
+        return Text(f"{size_text(speed)}/s" if speed else "")

@@ -15,7 +15,7 @@ from registry.package.layout import Layout
 from registry.reference import Reference, check_name, parse_reference
 from registry.remote.backoff import Retry
 from registry.remote.options import Access, registry_options
-from registry.remote.transfers import PARALLEL, Transfers
+from registry.remote.transfers import PARALLEL, Transfers, Watch, size_text
 
 _PUSH_EXAMPLES = """\b
 Examples:
@@ -111,7 +111,7 @@ def push(
         click.echo(json.dumps({"reference": str(wanted), "pinned": str(named), **asdict(done)}))
         return
     click.echo(
-        f"{done.sent} blobs sent ({_size(done.sent_bytes)}), {done.existing} were there, "
+        f"{done.sent} blobs sent ({size_text(done.sent_bytes)}), {done.existing} were there, "
         f"{done.mounted} mounted; {done.documents} manifests, {done.referrers} referrers"
     )
     click.echo(str(named))
@@ -166,7 +166,7 @@ def pull(
         click.echo(json.dumps({"reference": str(wanted), "layout": str(output), **asdict(done)}))
         return
     click.echo(
-        f"{done.received} blobs received ({_size(done.received_bytes)}), {done.kept} were there"
+        f"{done.received} blobs received ({size_text(done.received_bytes)}), {done.kept} were there"
     )
     click.echo(f"{output}{':' + wanted.tag if wanted.tag else ''}: {done.digest}")
 
@@ -195,7 +195,7 @@ def list_models(registry: str, access: Access, as_json: bool) -> None:
     for column in ("package", "tag", "variants", "size", "digest"):
         table.add_column(column, overflow="fold", justify="right" if column == "size" else "left")
     for row in rows:
-        size = _size(row.size) if row.size >= 0 else "?"
+        size = size_text(row.size) if row.size >= 0 else "?"
         what = " ".join(row.variants) or row.note
         table.add_row(row.name, row.tag, what, size, row.digest)
     console().print(table)
@@ -209,18 +209,6 @@ def split_layout(text: str) -> tuple[Path, str]:
     return Path(path), tag
 
 
-def _transfers(bars: object, parallel: int, retries: int) -> Transfers:
-    from registry.remote.bars import Bars
-
-    assert isinstance(bars, Bars)
+def _transfers(watch: Watch, parallel: int, retries: int) -> Transfers:
     stop = threading.Event()  # what ends all transfers also ends the pauses between tries
-    return Transfers(Retry(attempts=retries + 1, sleep=stop.wait), bars, parallel, stop)
-
-
-def _size(count: int) -> str:
-    size = float(count)
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.2f} GiB"
+    return Transfers(Retry(attempts=retries + 1, sleep=stop.wait), watch, parallel, stop)

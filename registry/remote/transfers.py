@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Protocol, TypeVar
 
 from registry import oci
@@ -75,28 +76,42 @@ class Transfers:
         self.watch.at(digest, offset)
 
     def each(self, blobs: Iterable[oci.Descriptor], move: Callable[[oci.Descriptor], T]) -> list[T]:
-        """`move` for each blob, a few at once; the first error of them, once all have ended."""
+        """`move` for each blob, a few at once; the first error of them, once all have ended. A
+        KeyboardInterrupt waits for none of them: they end with the process."""
+        waiting = deque(enumerate(blobs))
+        results: dict[int, T] = {}
+        ended: SimpleQueue[BaseException | None] = SimpleQueue()
 
-        def one(blob: oci.Descriptor) -> T:
-            if self.stop.is_set():
-                raise Stopped("stopped")
-            self.watch.begin(blob.digest, title_of(blob), blob.size)
-            return move(blob)
+        def work() -> None:
+            while waiting:
+                try:
+                    index, blob = waiting.popleft()
+                except IndexError:  # another thread was quicker
+                    return
+                try:
+                    if self.stop.is_set():
+                        raise Stopped("stopped")
+                    self.watch.begin(blob.digest, title_of(blob), blob.size)
+                    results[index] = move(blob)
+                    ended.put(None)
+                except BaseException as error:
+                    ended.put(error)
 
-        with ThreadPoolExecutor(self.parallel, "transfer") as pool:
-            jobs = [pool.submit(one, blob) for blob in blobs]
-            try:
-                wait(jobs, return_when=FIRST_EXCEPTION)
-                failed = [job.exception() for job in jobs if job.done()]
-            except BaseException:
-                self.stop.set()
-                raise
-            if any(failed):
-                self.stop.set()
-        first = next((e for e in failed if e is not None and not isinstance(e, Stopped)), None)
-        if first is not None:
-            raise first
-        return [job.result() for job in jobs]
+        count = len(waiting)
+        for _ in range(min(self.parallel, count)):
+            threading.Thread(target=work, name="transfer", daemon=True).start()
+        errors: list[BaseException] = []
+        try:
+            for _ in range(count):
+                if (error := ended.get()) is not None:
+                    errors.append(error)
+                    self.stop.set()
+        except BaseException:
+            self.stop.set()
+            raise
+        if errors:
+            raise next((e for e in errors if not isinstance(e, Stopped)), errors[0])
+        return [results[index] for index in range(count)]
 
     def trouble(self, what: str, error: RemoteError, pause: float) -> None:
         """Tell the watch; raises Stopped where no more is to be tried."""
@@ -114,3 +129,13 @@ def title_of(blob: oci.Descriptor) -> str:
         if mark in blob.media_type:
             return kind
     return blob.digest[:19]
+
+
+def size_text(count: float) -> str:
+    """A number of bytes for people, in binary units."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.2f} GiB"

@@ -305,8 +305,8 @@ def is_loopback(host: str) -> bool:
 def joined(url: str, link: str) -> str:
     """Where a link in the answer to `url` points; raises BadAnswer where that is no URL."""
     try:
-        found = urljoin(url, link)
-        parts = urlsplit(found)
+        parts = urlsplit(urljoin(url, link))
+        found = parts.geturl()  # its scheme in lower case
         host = urllib3.util.parse_url(found).host if _HOST.fullmatch(parts.netloc) else None
         good = host and parts.scheme in ("http", "https") and parts.port != 0
     except (ValueError, urllib3.exceptions.HTTPError):

@@ -75,6 +75,8 @@ class Upload:
         self._chunk = chunk
         self._location = ""
         self._furthest = 0
+        self._fresh = False  # nothing was sent in this session yet
+        self._went_on = False  # this session had a broken connection
         self.offset = 0  # bytes that the server has confirmed
         self.mounted = False
 
@@ -87,6 +89,8 @@ class Upload:
             if not self.mounted:
                 self._send()
         except RemoteError as error:
+            # A server may still be taking in what a broken connection brought: ask it again.
+            error.retryable |= isinstance(error, RangeRefused) or "UPLOAD_INVALID" in str(error)
             error.progressed = self.offset > self._furthest
             self._furthest = max(self._furthest, self.offset)
             raise
@@ -104,7 +108,7 @@ class Upload:
         if held is None or held > self._source.size:
             self._forget()
             return False
-        self.offset = held
+        self.offset, self._went_on = held, True
         return True
 
     def _begin(self, mount_from: str) -> None:
@@ -120,11 +124,12 @@ class Upload:
             response.close()
             raise BadAnswer(f"POST {target}: status {response.status} opens no upload")
         self._follow(response, target)
-        self.offset = 0
+        self.offset, self._fresh, self._went_on = 0, True, False
 
     def _send(self) -> None:
         size = self._source.size
-        if self.offset == 0 and size <= self._chunk:
+        fresh, self._fresh = self._fresh, False
+        if fresh and size <= self._chunk:
             self._finish(0)
             return
         while self.offset < size:
@@ -148,8 +153,11 @@ class Upload:
         try:
             response = self._request("PUT", url, {"Content-Type": _OCTETS}, (first, self.size))
         except Refused as error:
-            self._forget()
             if "digest" in str(error).lower():
+                if self._went_on:  # the server may have joined the parts wrongly
+                    self._forget()
+                    error.retryable = True
+                    raise
                 raise WrongDigest(
                     f"the registry received other bytes than {self._source.digest}: {error}",
                     "check the layout with `tepi model verify`",

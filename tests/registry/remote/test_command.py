@@ -182,8 +182,9 @@ def test_bars_count_what_is_done_and_what_is_sent_again() -> None:
         bars.at("a", 60)
         bars.at("a", 0)
         bars.at("a", 100)
-        bars.end("a", "sent")
         bars.at("b", 50)
+        assert bars.completed == 150
+        bars.end("a", "sent")
         assert bars.completed == 150
         bars.end("b", "exists")
         assert bars.completed == 300

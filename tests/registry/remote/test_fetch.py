@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import random
+import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -254,3 +257,27 @@ def test_a_digest_is_pulled_without_a_tag(origin: Origin, tmp_path: Path) -> Non
         fetch(remote, copy, "a", package, "", transfers())
     assert copy.resolve().digest == root.digest and not copy.tags()
     assert digest_of(copy.read(root.digest, 1 << 20)) == root.digest
+
+
+def test_an_interrupt_ends_a_pull_at_once_and_the_next_goes_on(
+    origin: Origin, tmp_path: Path
+) -> None:
+    half, hold = threading.Event(), threading.Event()
+
+    def first_half() -> Iterator[bytes]:
+        yield origin.model_bytes[: MODEL_BYTES // 2]
+        half.set()
+        hold.wait(60)
+
+    body = Answer(200, first_half(), {"Content-Length": str(MODEL_BYTES)})
+    origin.trouble = once(body, origin.wants_model)
+    with scripted(origin.answer) as server:
+        words = ["model", "pull", f"{server.address}/a:1.0", "-o", str(tmp_path / "copy")]
+        command = [str(Path(sys.executable).with_name("tepi")), *words]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            assert half.wait(60)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=20)
+        hold.set()
+    assert process.returncode == 130 and "interrupted" in said
+    pull(origin, tmp_path / "copy")

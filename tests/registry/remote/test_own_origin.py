@@ -55,7 +55,7 @@ async def test_a_chunk_that_was_cut_goes_on_in_its_middle(tmp_path: Path) -> Non
             raise Truncated("the test cuts here")
 
     def push(address: str) -> bytes:
-        retry = Retry(20, sleep=lambda _seconds: None)
+        retry = Retry(500, sleep=lambda _seconds: None)
         with Remote(address) as remote:
             remote.push_blob("a", DIGEST, DATA, chunk=CHUNK, retry=retry, tell=tell)
             return remote.read_blob("a", DIGEST, len(DATA))

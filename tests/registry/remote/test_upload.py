@@ -122,6 +122,38 @@ def test_a_connection_cut_in_a_whole_blob() -> None:
     assert push(uploads, 1 << 20) == ["HEAD", "POST", "PUT", "GET", "PATCH", "PUT"]
 
 
+@pytest.mark.parametrize("method", ["PATCH", "PUT"])
+def test_a_server_that_still_takes_in_what_the_broken_connection_brought(method: str) -> None:
+    uploads = Uploads()
+    uploads.cut_at = {method: 10_000}
+    asked: list[str] = []
+
+    def late(asking: Asked) -> Answer | None:
+        asked.append(asking.method)
+        if asked[-2:] == [method, "GET"] and asked.count("GET") == 1:
+            answer = uploads._accepted("s0", 204)
+            uploads.held["s0"] += DATA[10_000:20_000]
+            return answer
+        return None
+
+    uploads.trouble = late
+    methods = push(uploads, CHUNK if method == "PATCH" else 1 << 20)
+    assert methods[2:7] == [method, "GET", "PATCH", "GET", "PATCH"]
+
+
+def test_a_server_that_joins_the_parts_wrongly_gets_the_blob_anew() -> None:
+    uploads = Uploads()
+    uploads.cut_at = {"PATCH": 10_000}
+
+    def spoil(asked: Asked) -> Answer | None:
+        if asked.method == "GET":
+            uploads.held["s0"][5] ^= 1
+        return None
+
+    uploads.trouble = spoil
+    assert push(uploads, CHUNK).count("POST") == 2
+
+
 def test_a_session_that_the_server_forgot_begins_anew() -> None:
     uploads = Uploads()
     failed: list[int] = []
