@@ -103,7 +103,7 @@ class Remote:
 
     def ping(self) -> None:
         """Ask whether a registry is there and takes the credentials."""
-        self._transport.request("GET", "/v2/").drain_conn()
+        self._transport.finish(self._transport.request("GET", "/v2/"))
 
     # Manifests
 
@@ -129,7 +129,7 @@ class Remote:
         path = _manifest_path(name, target)
         try:
             response = self._transport.request("HEAD", path, _pull(name), {"Accept": ACCEPT})
-            response.drain_conn()
+            self._transport.finish(response)
             digest = response.headers.get("Docker-Content-Digest", "")
             length = parse_length(response.headers.get("Content-Length", ""))
             if not _is_digest(digest) or length is None:
@@ -148,7 +148,7 @@ class Remote:
         response = self._transport.request(
             "PUT", path, _push(name), {"Content-Type": media_type}, lambda: [data], len(data)
         )
-        response.drain_conn()
+        self._transport.finish(response)
         stored = response.headers.get("Docker-Content-Digest", digest)
         if stored != digest:
             raise WrongDigest(f"{self.registry}/{name}: stored {target} as {stored}, not {digest}")
@@ -172,7 +172,7 @@ class Remote:
             response = self._transport.request("HEAD", _blob_path(name, digest), _pull(name))
         except Missing:
             return None
-        response.drain_conn()
+        self._transport.finish(response)
         length = parse_length(response.headers.get("Content-Length", ""))
         return -1 if length is None else length
 
@@ -266,7 +266,7 @@ class Remote:
         response = self._transport.request("GET", quote(path), "", headers)
         now = response.headers.get("ETag", "")
         if response.status == 304:
-            response.drain_conn()
+            self._transport.finish(response)
             return Document(None, now or etag)
         return Document(self._transport.read(response, limit, f"{self.base}{path}"), now)
 

@@ -26,7 +26,7 @@ Body = Callable[[], Iterable[bytes | memoryview]]  # from its beginning at each 
 _REDIRECTS = 5
 _FOLLOWED = {301, 302, 303, 307, 308}
 _WITH_BODY = {307, 308}
-_ERROR_LIMIT = 64 << 10
+_SHORT = 64 << 10
 _TOKEN_LIMIT = 1 << 20
 _CONNECTIONS = 16
 _CONNECT_SECONDS = 10.0
@@ -105,7 +105,7 @@ class Transport:
             if response.status not in _FOLLOWED or not response.headers.get("Location"):
                 return self._good(response, f"{method} {shown(url)}", "If-None-Match" in fields)
             url = self.location(response, url)
-            response.drain_conn()
+            self.finish(response)
             if body is not None and response.status not in _WITH_BODY:
                 raise errors.BadAnswer(f"{method} {shown(visited[0])}: redirected to another form")
 
@@ -143,6 +143,11 @@ class Transport:
             raise
         response.release_conn()
         return bytes(found)
+
+    def finish(self, response: urllib3.BaseHTTPResponse) -> None:
+        """Pass over a body that nobody needs, so that the connection can be used again; where it
+        is long the connection is closed instead."""
+        self._short_text(response)
 
     def translate(self, error: Exception, what: str) -> errors.RemoteError:
         """What an error of urllib3 or of the socket means."""
@@ -191,7 +196,7 @@ class Transport:
                     refusal.args = (f"{self._authorizer.refusal(sent)}: {refusal}",)
                 raise refusal
             challenges = ", ".join(response.headers.getlist("WWW-Authenticate"))
-            response.drain_conn()
+            self.finish(response)
             sent = self._authorizer.answer(challenges, scope, sent)
         return response
 
@@ -231,7 +236,7 @@ class Transport:
             error.args = (f"{what}: {error}",)
             raise
         if response.status in (400, 401, 403):
-            text = reason_of(self._error_text(response))
+            text = reason_of(self._short_text(response))
             raise errors.Denied(
                 f"{what} gives no token: status {response.status}{text}",
                 GIVE_CREDENTIALS,
@@ -241,9 +246,9 @@ class Transport:
             raise self._refusal(method, request.url, response)
         return self.read(response, _TOKEN_LIMIT, what)
 
-    def _error_text(self, response: urllib3.BaseHTTPResponse) -> bytes:
+    def _short_text(self, response: urllib3.BaseHTTPResponse) -> bytes:
         try:
-            return self.read(response, _ERROR_LIMIT, "error")
+            return self.read(response, _SHORT, "a body")
         except errors.RemoteError:
             return b""
 
@@ -251,7 +256,7 @@ class Transport:
         self, method: str, url: str, response: urllib3.BaseHTTPResponse
     ) -> errors.RemoteError:
         status = response.status
-        text = b"" if method == "HEAD" else self._error_text(response)
+        text = b"" if method == "HEAD" else self._short_text(response)
         message = f"{method} {shown(url)}: status {status}{reason_of(text)}"
         after = parse_retry_after(response.headers.get("Retry-After", ""), self._wall())
         response.close()

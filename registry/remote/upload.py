@@ -117,7 +117,7 @@ class Upload:
         scope = f"{self._scope} repository:{mount_from}:pull" if mount_from else self._scope
         response = self._transport.request("POST", target, scope, length=0)
         if response.status == 201 and mount_from:
-            response.drain_conn()
+            self._transport.finish(response)
             self.mounted = True
             return
         if response.status not in (201, 202) or not response.headers.get("Location"):
@@ -136,13 +136,14 @@ class Upload:
             first, end = self.offset, min(self.offset + self._chunk, size)
             headers = {"Content-Type": _OCTETS, "Content-Range": f"{first}-{end - 1}"}
             response = self._request("PATCH", self._location, headers, (first, end))
-            held = parse_uploaded(response.headers.get("Range", f"0-{end - 1}"))
+            said = response.headers.get("Range", f"0-{end - 1}")
+            held = end if said == f"0-{end - 1}" else parse_uploaded(said)
             self._follow(response)
             if held is None or not first < held <= end:
                 self._forget()
                 raise BadAnswer(
                     f"PATCH of {self._source.digest}: after bytes {first}-{end - 1} the server "
-                    f"says Range: {response.headers.get('Range', '')[:40]!r}"
+                    f"says Range: {said[:40]!r}"
                 )
             self.offset = held
         self._finish(size)
@@ -163,7 +164,7 @@ class Upload:
                     "check the layout with `tepi model verify`",
                 ) from None
             raise
-        response.drain_conn()
+        self._transport.finish(response)
         self.offset = self.size
 
     @property
@@ -194,7 +195,7 @@ class Upload:
         if response.headers.get("Location"):
             base = self._location or self._transport.base + target
             self._location = self._transport.location(response, base)
-        response.drain_conn()
+        self._transport.finish(response)
 
     def _forget(self) -> None:
         self._location = ""

@@ -123,6 +123,23 @@ def test_endless_error_text_is_cut_off() -> None:
         receive(remote)
 
 
+@pytest.mark.parametrize("status", [401, 307, 200])
+def test_endless_data_where_nobody_needs_any_is_cut_off(status: int) -> None:
+    def forever() -> Iterator[bytes]:
+        while True:
+            yield b"x" * 65536
+
+    def serve(asked: Asked) -> Answer:
+        fields = {"WWW-Authenticate": "Basic realm=x", "Location": "/elsewhere"}
+        if asked.path == "/elsewhere" or asked.authorization:
+            return Answer(200, DATA)
+        return Answer(status, forever(), fields)
+
+    with scripted(serve) as server, Remote(server.address, ME) as remote:
+        remote.ping()
+    assert len(server.asked) == (1 if status == 200 else 2)
+
+
 def test_a_server_that_is_silent() -> None:
     def silent() -> Iterator[bytes]:
         yield DATA[:10]
