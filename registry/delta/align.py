@@ -64,11 +64,26 @@ class Aligner:
         """Regions that cover `new` from its start to its end."""
         moves = _moves(*_sampled(new, self._every), *self._known, len(new))
         cells: list[Region] = []
+        near = 0
         for number, move in enumerate(moves):
             offset = number * _CELL
             size = min(_CELL, len(new) - offset)
+            if move is None:
+                move = self._guessed(new[offset : offset + size], offset, near)
+            near = near if move is None else move
             cells += _cell(offset, size, move, len(self.old))
         return _sharpened(joined(cells), new, self.old)
+
+    def _guessed(self, part: Bytes, offset: int, near: int) -> int | None:
+        """The move of a cell in which no run voted, as where all runs occur twice or few are left:
+        that of the cell before it or none, if most bytes agree."""
+        for move in dict.fromkeys((near, 0)):
+            source = offset - move
+            if 0 <= source <= len(self.old) - len(part):
+                same = np.count_nonzero(self.old[source : source + len(part)] == part)
+                if same > (1 - _UNKNOWN) * len(part):
+                    return move
+        return None
 
 
 def joined(regions: Sequence[Region]) -> list[Region]:

@@ -3,6 +3,7 @@
 refused in bounded memory."""
 
 import resource
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,6 +62,8 @@ CHANGES: dict[str, tuple[Callable[[bytes], bytes], float]] = {
     "two halves changed places": (lambda old: old[700_000:] + moved(old[:700_000], 0.03), 0.03),
     "a part removed": (lambda old: old[:300_000] + old[500_000:], 0.001),
     "text put between": (lambda old: old[:300_001] + b"note" * 50_000 + old[300_001:], 0.002),
+    "weights of which all occur twice": (lambda old: moved(old, 0.03), 0.04),
+    "most weights": (lambda old: moved(old, 0.7), 0.35),
     "everything": (lambda old: noise(len(old), 8), 1.001),
     "grown": (lambda old: old * 3, 0.001),
     "cut to a byte": (lambda old: old[:1], 1_000.0),
@@ -70,7 +73,7 @@ CHANGES: dict[str, tuple[Callable[[bytes], bytes], float]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_the_new_blob_comes_back_for_little(tmp_path: Path, change: str) -> None:
     alter, share = CHANGES[change]
-    old = noise(1_500_000)
+    old = noise(1_500_000) if "twice" not in change else noise(400_000) * 2
     new = alter(old)
     info = made(tmp_path, old, new)
     assert applied(tmp_path) == new
@@ -93,6 +96,19 @@ def test_blobs_of_several_windows(tmp_path: Path) -> None:
     encode_delta(tmp_path / "old", tmp_path / "new", tmp_path / "delta", 1, steps.append)
     assert applied(tmp_path) == new
     assert sum(steps) == len(new)
+
+
+def test_applying_takes_the_memory_of_a_few_windows(tmp_path: Path) -> None:
+    old = noise(1 << 20) * 24
+    (tmp_path / "old").write_bytes(old)
+    (tmp_path / "new").write_bytes(moved(old, 0.01))
+    encode_delta(tmp_path / "old", tmp_path / "new", tmp_path / "delta", level=1)
+    tracemalloc.start()
+    try:
+        apply_delta(tmp_path / "delta", tmp_path / "old", len)
+        assert tracemalloc.get_traced_memory()[1] < 6 * WINDOW
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_same_files_give_the_same_delta(tmp_path: Path) -> None:
