@@ -49,7 +49,10 @@ class Tier:
     ) -> None:
         self._store = store
         self._fills = fills
-        self._relay = Relay(store, origins, Records(folder), clock, ttl)
+        self._origins = origins
+        self._folder = folder
+        self._clock = clock
+        self._ttl = ttl
         self._access = access or Access()
         self._tls = tls
         self._patience = patience
@@ -59,16 +62,19 @@ class Tier:
         self.counts = Counts()
 
     def start(self, listen: str) -> str:
-        """Serve on HOST:PORT (port 0 takes a free one); the URL. Raises CannotListen."""
+        """Serve on HOST:PORT (port 0 takes a free one); the URL. Raises CannotListen, OSError where
+        the folder cannot be made."""
         match = _LISTEN.fullmatch(listen)
         if match is None or int(match[2]) > 65535:
             raise CannotListen(f"{listen!r} is not HOST:PORT", "write for example 0.0.0.0:5000")
         if self._thread is not None:
             raise TierError("the tier serves already", "stop it first")
+        records = Records(self._folder)
+        relay = Relay(self._store, self._origins, records, self._clock, self._ttl)
         ready: Future[str] = Future()
         host, port = match[1].strip("[]"), int(match[2])
         self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._serve(host, port, ready)), name="tepi-tier"
+            target=lambda: asyncio.run(self._serve(relay, host, port, ready)), name="tepi-tier"
         )
         self._thread.start()
         try:
@@ -89,12 +95,10 @@ class Tier:
         self._thread.join()
         self._thread = None
 
-    async def _serve(self, host: str, port: int, ready: Future[str]) -> None:
+    async def _serve(self, relay: Relay, host: str, port: int, ready: Future[str]) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         with ThreadPoolExecutor(_THREADS, "tepi-tier") as threads:
-            source = TierSource(
-                self._store, self._fills, self._relay, threads, patience=self._patience
-            )
+            source = TierSource(self._store, self._fills, relay, threads, patience=self._patience)
             source.counts = self.counts
             app = make_app(Pull(source).routes(), self._access, sent=self._sent)
             server = HttpServer(app, host, port)
