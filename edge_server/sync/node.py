@@ -29,6 +29,7 @@ from edge_server.sync.settings import OriginSettings, SettingsError, SyncSetting
 from edge_server.sync.status import Status
 from edge_server.sync.stick import Stick, as_origin
 from edge_server.sync.trust import NodeTrust
+from edge_server.tier.tier import Tier
 from registry.remote.client import Remote
 from registry.remote.credentials import find_credentials
 
@@ -89,6 +90,9 @@ class Node:
                 windows=windows,
                 rng=rng,
             )
+            self.tier = Tier(
+                self.store, self.fills, self.origins, settings.state / "tier", time.wall
+            )
             self.trust = NodeTrust(settings.trust, root, settings.ring, self.origins, stick, time)
             self.status = Status(settings.state, settings.ring, self.origins, time, on_change)
             gatherer = Gatherer(
@@ -112,7 +116,10 @@ class Node:
             raise
 
     def start(self, follow: bool = True) -> None:
-        """Take up what an earlier run left; then follow on a thread of its own."""
+        """Take up what an earlier run left; then follow on a thread of its own, and serve the nodes
+        below. Raises CannotListen."""
+        if follow and self.settings.tier_listen:
+            self.tier_address = self.tier.start(self.settings.tier_listen)
         self.follower.start()
         if follow:
             self._thread = threading.Thread(target=self.follower.run, name="tepi-sync")
@@ -132,6 +139,7 @@ class Node:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
+        self.tier.stop()
         self.fills.stop()
         self.store.close()
         for remote in self._remotes:
