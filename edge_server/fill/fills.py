@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections import deque
+from collections import Counter, deque
 from pathlib import Path
 
 from edge_server.fill.errors import Stopped
@@ -56,6 +56,7 @@ class Fills:
         self._running = {False: 0, True: 0}
         self._threads: set[threading.Thread] = set()
         self._stopping = False
+        self._totals: Counter[str] = Counter()  # of those that ended
 
     def start(self, want: Want) -> Fill:
         """The fill of this blob: one that is under way already, else a new one. Raises Stopped
@@ -76,6 +77,13 @@ class Fills:
         """All fills that have not ended, for status and progress bars."""
         with self._lock:
             return list(self._live.values())
+
+    def totals(self) -> dict[str, int]:
+        """Bytes of all fills of this process by source: `origin NAME`, `peer NAME`, `local` for
+        blocks that were here already, `delta` for what deltas made. Those of `local`, `delta` and
+        peers did not come from an origin; what a delta cost is in its origin's count."""
+        with self._lock:
+            return dict(sum((Counter(f.sources) for f in self._live.values()), self._totals))
 
     def stop(self) -> None:
         """End all fills, keeping what arrived, and wait until their threads are gone."""
@@ -140,6 +148,7 @@ class Fills:
         with self._lock:
             if self._live.get(fill.digest) is fill:
                 del self._live[fill.digest]
+                self._totals.update(fill.sources)
 
     def _nested(self, want: Want, stop: threading.Event) -> Path:
         """Fill another blob in this thread, or wait for the thread that does; so that fills which
@@ -157,6 +166,7 @@ class Fills:
                 return fill.wait(_LOOK)
             except TimeoutError:
                 if stop.is_set():
+                    fill.cancel()
                     raise _stopped(want.digest) from None
 
 

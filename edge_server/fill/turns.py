@@ -90,6 +90,10 @@ class Turns:
             self._rounds = 0
             self._since = self._time.now()
 
+    def rested(self) -> None:
+        """Time went by for another reason than a source: patience begins anew."""
+        self._since = self._time.now()
+
     def succeeded(self, place: Place) -> None:
         """It gave all that it was asked for."""
         if isinstance(place, Peer):

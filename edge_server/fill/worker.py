@@ -195,6 +195,7 @@ class Worker:
 
     def _transfer(self, partial: Partial, plan: BlockPlan | None) -> None:
         """Bring the partial to its size. Raises FillFailed, Stopped and what the store raises."""
+        self._turns.rested()
         while partial.offset < partial.size:
             if self._pausing():
                 partial.sync()
@@ -318,6 +319,7 @@ class Worker:
             fill.waiting = "window"
             time.wait(fill.wake, min(_LOOK, self._house.windows.opens_in(time.wall())))
         fill.waiting = ""
+        self._turns.rested()
         if fill.stop.is_set():
             raise _stopped(fill.digest)
 

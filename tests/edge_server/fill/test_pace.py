@@ -20,7 +20,7 @@ from registry.digest import digest_of
 from registry.oci import MANIFEST_LIMIT, Index
 from tests.edge_server.fill.conftest import MakeFills
 from tests.edge_server.fill.fake_time import FakeTime
-from tests.edge_server.fill.scripted import NAME, Registry, some_bytes
+from tests.edge_server.fill.scripted import NAME, Registry, refuse, some_bytes
 
 SIZE = 3 << 20
 DATA = some_bytes(SIZE)
@@ -127,6 +127,17 @@ def test_a_fill_pauses_when_its_window_closes(store: Store) -> None:
     assert datetime.fromtimestamp(time.wall(), UTC).hour == 22
     assert sum(time.waits) == pytest.approx(16 * 3600, abs=10)
     fills.stop()
+
+
+def test_a_closed_window_does_not_use_up_the_patience(
+    registry: Registry, make_fills: MakeFills
+) -> None:
+    digest = registry.add(DATA)
+    registry.script.append(refuse(503))
+    time = FakeTime(datetime(2026, 5, 5, 12, 0, tzinfo=UTC).timestamp())
+    fills = make_fills(registry, clock=time, windows=parse_windows("22:00-06:00", utc=True))
+    assert fills.start(Want(NAME, digest, SIZE)).wait(20).read_bytes() == DATA
+    assert len(registry.asked) == 2
 
 
 def test_an_urgent_fill_does_not_wait_for_a_window(

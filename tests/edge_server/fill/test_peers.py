@@ -41,10 +41,12 @@ def test_blocks_of_an_older_blob_are_not_fetched(
     registry.add(NEW)
     store.add(OLD, digest_of(OLD))
     want = Want(NAME, DIGEST, len(NEW), index=index, holders=(indexed(OLD, tmp_path),))
-    fill = make_fills(registry).start(want)
+    fills = make_fills(registry)
+    fill = fills.start(want)
     assert fill.wait(20).read_bytes() == NEW
     assert fill.sources["origin o0"] < SIZE // 8
     assert fill.sources["local"] > SIZE * 7 // 8
+    assert fills.totals() == fill.sources
     assert len(registry.asked) == 1
     assert registry.ranges()[0].startswith("bytes=")
 
