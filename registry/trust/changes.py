@@ -25,6 +25,7 @@ from registry.trust.names import (
     DESIRED,
     OFFLINE,
     ONLINE,
+    ROLES,
     TARGETS,
     desired_target,
     model_target,
@@ -160,9 +161,10 @@ def rotate(
     keyids: Sequence[str],
     keys_folder: Path,
     passphrase: str = "",
+    brought: Sequence[Key] = (),
 ) -> tuple[list[Outcome], list[Key]]:
-    """Replace keys of a role, each by a new one in `keys_folder`. Without key ids: the only key of
-    the role. Returns the new keys too. Raises BadRequest."""
+    """Replace keys of a role, by those `brought` and else each by a new one in `keys_folder`.
+    Without key ids: the only key of the role. Returns the new keys too. Raises BadRequest."""
     current = publisher.folder.current()
     held = keyids_of(current, role)
     if not keyids and len(held) > 1:
@@ -171,8 +173,18 @@ def rotate(
             f"say which: --key {' or --key '.join(k[:8] for k in held)}",
         )
     old = [_key_of_role(current, role, keyid) for keyid in keyids or held]
-    new = [keys.make_key(role, keys_folder, passphrase) for _ in old]
-    return change_keys(publisher, role, old, new), list(new)
+    if brought and len(brought) != len(old):
+        raise BadRequest(f"{len(old)} keys cannot be replaced by {len(brought)}")
+    for key in brought:
+        if any(key.keyid in keyids_of(current, r) for r in ROLES):
+            raise BadRequest(
+                f"{key.keyid[:8]} is a key of this registry already",
+                "let its holder make a new one",
+            )
+    new: list[Key] = list(brought)
+    if not new:
+        new += [keys.make_key(role, keys_folder, passphrase) for _ in old]
+    return change_keys(publisher, role, old, new), new
 
 
 def revoke_key(publisher: Publisher, keyid: str) -> tuple[str, list[Outcome]]:

@@ -16,7 +16,7 @@ def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Put `data` at `path`: after a power cut there is the old file or the new one. The folder is
     made if need be. The mode is asked for as the file is made: FAT refuses to change it later.
     Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         temporary.unlink(missing_ok=True)
@@ -29,6 +29,15 @@ def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    sync_folder(path.parent)
+
+
+def make_folder(path: Path, mode: int = 0o777) -> None:
+    """Make a folder, and those above it, durably. Raises OSError."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True, mode=mode)
     sync_folder(path.parent)
 
 

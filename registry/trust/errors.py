@@ -25,7 +25,7 @@ class Freeze(TrustError):
 
     advice = (
         "run `tepi registry refresh` where the registry is kept, or use a source that is up to "
-        "date; models go on serving meanwhile"
+        "date; check this machine's clock too; models go on serving meanwhile"
     )
 
 

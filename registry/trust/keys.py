@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -18,10 +19,11 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     load_pem_private_key,
+    load_pem_public_key,
 )
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
-from registry.trust.durable import write_whole
+from registry.trust.durable import make_folder, write_whole
 from registry.trust.errors import BadKey
 
 Ask = Callable[[Path], str]  # the passphrase of this file
@@ -42,7 +44,7 @@ def make_key(role: str, folder: Path, passphrase: str = "") -> SSlibKey:
     if passphrase:
         guard = BestAvailableEncryption(passphrase.encode())
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, guard)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(folder, 0o700)
     write_whole(key_path(folder, role, public.keyid), pem, 0o600)
     return public
 
@@ -71,6 +73,17 @@ def load_key(path: Path, ask: Ask = no_passphrase) -> CryptoSigner:
             raise BadKey(f"{path} is not an Ed25519 key")
         return CryptoSigner(private)
     raise BadKey(f"{path}: the passphrase is wrong")
+
+
+def load_public(path: Path) -> SSlibKey:
+    """A public key that its holder made elsewhere. Raises BadKey, OSError."""
+    try:
+        public = load_pem_public_key(path.read_bytes())
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise BadKey(f"{path} is not a public key in PEM: {error}") from None
+    if not isinstance(public, Ed25519PublicKey):
+        raise BadKey(f"{path} is not an Ed25519 key")
+    return SSlibKey.from_crypto(public)
 
 
 def load_keys(

@@ -10,6 +10,7 @@ import click
 
 from registry.trust import changes
 from registry.trust.console import (
+    FILE,
     as_json,
     ask,
     directory,
@@ -19,6 +20,7 @@ from registry.trust.console import (
     tell_outcomes,
 )
 from registry.trust.folder import RegistryFolder
+from registry.trust.keys import load_public
 from registry.trust.names import OFFLINE, ROLES
 from registry.trust.publisher import Publisher
 
@@ -30,6 +32,7 @@ __all__ = ["revoke", "rotate"]
 Examples:
   tepi registry rotate /srv/registry timestamp --keys /media/safe
   tepi registry rotate /srv/registry root --key 1f0c9a7e --keys /media/safe --keys /media/new
+  tepi registry rotate /srv/registry root --key 1f0c9a7e --public ann.pub --keys /media/safe
   tepi registry rotate /srv/registry targets --keep-keys --keys /media/safe
 
 \b
@@ -48,6 +51,12 @@ need those of root, desired those of targets. What lacks signatures waits for
     metavar="KEYID",
     help="The key to replace, by at least 8 digits of its id.  [default: the only one]",
 )
+@click.option(
+    "--public",
+    type=FILE,
+    multiple=True,
+    help="Public key (PEM, Ed25519) that its holder made elsewhere, in place of a new one.",
+)
 @click.option("--keep-keys", is_flag=True, help="Replace none: sign anew, to expire later.")
 @click.option("--passphrase", is_flag=True, help="Encrypt the new offline key; asks for it.")
 @offline_keys
@@ -57,6 +66,7 @@ def rotate(
     directory: Path,
     role: str,
     keyids: tuple[str, ...],
+    public: tuple[Path, ...],
     keep_keys: bool,
     passphrase: bool,
     offline: tuple[Path, ...],
@@ -66,11 +76,13 @@ def rotate(
     """Replace the key of a ROLE: root, targets, snapshot, timestamp or desired."""
     if not offline:
         raise click.UsageError("name the folder of the offline keys with --keys")
-    if keep_keys and (keyids or passphrase or role not in OFFLINE):
+    if keep_keys and (keyids or passphrase or public or role not in OFFLINE):
         raise click.UsageError(
-            "--keep-keys is for root and targets, and goes with neither --key nor --passphrase; "
+            "--keep-keys is for root and targets, and goes with no option on keys but --keys; "
             "`tepi registry refresh` signs the other roles anew"
         )
+    if public and (passphrase or role not in OFFLINE):
+        raise click.UsageError("--public is for root and targets, and for keys made elsewhere")
     with Publisher.opened(
         RegistryFolder(directory), offline=offline, online=online, ask=ask
     ) as publisher:
@@ -79,10 +91,13 @@ def rotate(
             return
         home = offline[-1] if role in OFFLINE else publisher.online
         secret = new_passphrase(passphrase and role in OFFLINE)
-        outcomes, new = changes.rotate(publisher, role, keyids, home, secret)
+        brought = [load_public(path) for path in public]
+        outcomes, new = changes.rotate(publisher, role, keyids, home, secret, brought)
     if not as_json:
         for key in new:
-            click.echo(f"new key of {role}: {key.keyid[:8]} in {home}")
+            name = f"{role}-{key.keyid[:8]}.pem"
+            where = f"its holder keeps it as {name}" if public else str(home / name)
+            click.echo(f"new key of {role}: {key.keyid[:8]}, {where}")
     tell_outcomes(outcomes, as_json, role=role, new_keys=[key.keyid for key in new])
 
 

@@ -4,6 +4,9 @@ believed; what is guarded against here is only that it never ends or never comes
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -48,8 +51,7 @@ class FolderSource:
     def get(self, path: str, limit: int) -> bytes:
         """As MetadataSource."""
         try:
-            with (self._tuf / path).open("rb") as file:
-                data = file.read(limit + 1)
+            data = _read_regular(self._tuf / path, limit + 1)
         except FileNotFoundError:
             if (self._tuf / "metadata").is_dir():
                 raise Missing(path) from None
@@ -61,6 +63,16 @@ class FolderSource:
         if len(data) > limit:
             raise too_large(self.name, path, limit)
         return data
+
+
+def _read_regular(path: Path, count: int) -> bytes:
+    """At most `count` bytes of a file. A pipe or a device on a stick would hold the reader up."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a plain file")
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read(count)
 
 
 class HttpSource:

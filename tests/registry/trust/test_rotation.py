@@ -158,6 +158,22 @@ def test_recovery_from_a_release_driven_up(world: World) -> None:
     assert node.refresh([FolderSource(world.path)], "canary").desired("canary").release == 1
 
 
+def test_an_old_copy_of_the_registry_is_put_back(world: World) -> None:
+    """Nodes refuse it, until its keeper has rotated what they have seen newer versions of."""
+    old, source = world.copy("old"), FolderSource(world.path)
+    world.vouch(tag="2.0")
+    world.desire("vision/digits:2.0")
+    node = world.node()
+    node.refresh([source], "canary")
+    shutil.rmtree(world.path)
+    shutil.copytree(old, world.path)
+    with pytest.raises(Rollback):
+        node.refresh([source], "canary")
+    for role in (SNAPSHOT, TIMESTAMP, DESIRED, TARGETS):
+        rotate(world, role)
+    assert node.refresh([source], "canary").desired("canary").release == 1
+
+
 def test_revoked_key(world: World) -> None:
     keyid = keyids(world, "root")[0]
     with world.publisher() as publisher:

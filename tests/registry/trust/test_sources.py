@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import http.server
 import itertools
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -70,6 +71,17 @@ def test_endless_file_in_a_folder(world: World) -> None:
     with (mirror / "tuf" / "metadata" / "timestamp.json").open("ab") as file:
         file.truncate(1 << 40)
     with pytest.raises(Oversize, match=r"timestamp\.json has more than the 16384 bytes"):
+        world.node().refresh([FolderSource(mirror)], "canary")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_no_plain_file_on_a_stick(world: World, kind: str) -> None:
+    """Reading a pipe would never end."""
+    mirror = world.copy("mirror")
+    path = mirror / "tuf" / "metadata" / "timestamp.json"
+    path.unlink()
+    os.mkfifo(path) if kind == "pipe" else path.mkdir()
+    with pytest.raises(NoSource, match=r"timestamp\.json: not a plain file"):
         world.node().refresh([FolderSource(mirror)], "canary")
 
 

@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from securesystemslib.exceptions import FormatError
 
+from registry.trust import durable
+from registry.trust import state as state_module
 from registry.trust.durable import locked
 from registry.trust.errors import Busy, Rollback, TrustError
 from registry.trust.folder import RegistryFolder
@@ -81,16 +83,35 @@ def test_a_walk_that_was_killed_leaves_nothing_behind(world: World) -> None:
     assert sorted(p.name for p in folder.iterdir()) == ["floors.json", "lock", "trusted.json"]
 
 
-def test_power_cut_between_the_two_files(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The new metadata is in place, the floors are the old ones."""
-    stale = world.copy("stale")
-    world.node().refresh([FolderSource(stale)], "canary")
-    old = (world.base / "node" / "floors.json").read_bytes()
+@pytest.mark.parametrize("written", [0, 1])
+def test_power_cut_at_every_write_of_the_node(
+    world: World, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    """The old state or the new one is there, and the floors are those of it."""
+    source, stale = FolderSource(world.path), world.copy("stale")
+    world.node().refresh([source], "canary")
     world.vouch(tag="2.0")
-    world.node().refresh([FolderSource(world.path)], "canary")
-    (world.base / "node" / "floors.json").write_bytes(old)
-    with pytest.raises(Rollback):
-        world.node().refresh([FolderSource(stale)], "canary")
+    world.desire("vision/digits:2.0")
+    done: list[Path] = []
+
+    def write(path: Path, data: bytes, mode: int) -> None:
+        if len(done) == written:
+            raise InterruptedError("the power went")
+        done.append(path)
+        durable.write_whole(path, data, mode)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state_module, "write_whole", write)
+        with pytest.raises(InterruptedError):
+            world.node().refresh([source], "canary")
+    node = world.node()
+    found = node.load()
+    assert found is not None
+    assert found.desired("canary").release == 1 + written
+    if written:
+        with pytest.raises(Rollback):
+            node.refresh([FolderSource(stale)], "canary")
+    assert node.refresh([source], "canary").desired("canary").release == 2
 
 
 def test_a_copy_of_older_state_put_back_is_not_used(world: World) -> None:

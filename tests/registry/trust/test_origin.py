@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded origin serves what nodes read of trust, and nothing else of it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from registry.trust.sources import HttpSource
+from tests.registry.origin.running import running
+from tests.registry.trust.conftest import World
+
+
+async def test_a_node_follows_the_embedded_origin(world: World) -> None:
+    async with running(world.path) as origin:
+        source = HttpSource(f"http://127.0.0.1:{origin.port}/tuf")
+        node = world.node()
+        for changed in (True, False):
+            trusted = await asyncio.to_thread(node.refresh, [source], "canary")
+            assert trusted.changed == changed
+        assert trusted.desired("canary").models[0].name == "digits"
+
+
+@pytest.mark.parametrize("where", ["pending/targets.json", "settings.json", ".lock", "../keys"])
+async def test_nothing_but_metadata_and_targets_is_served(world: World, where: str) -> None:
+    (world.path / "tuf" / "pending").mkdir()
+    (world.path / "tuf" / "pending" / "targets.json").write_text("{}")
+    async with running(world.path) as origin:
+        assert (await origin.ask("GET", f"/tuf/{where}")).status == 404
