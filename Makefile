@@ -6,7 +6,7 @@ C_FILES = $(shell git ls-files 'device/*.[ch]' 'tests/*.[ch]' 'bench/*.[ch]' ':!
 CMAKE_TESTS = cmake -S device -G Ninja -DCMAKE_BUILD_TYPE=Debug -DTEPI_TESTS=ON
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo search test check bench gen format conformance ctest
+.PHONY: help bootstrap demo search test check bench gen format conformance ctest soak destroy
 .PHONY: lint types arrows layout tidy drift sanitize
 
 help:
@@ -15,6 +15,8 @@ help:
 	@echo "make test    C tests and Python tests; ISA=avx2: the card held to an instruction set"
 	@echo "make check   formatting, types, arrows between rooms, sanitizers, generated files"
 	@echo "make bench   measure kernels, driver, serving and models here; writes docs/performance"
+	@echo "make soak    ten minutes of load while the card fails in every way"
+	@echo "make destroy interrupt a node's sync 210 times by kill -9 and power cuts"
 	@echo "make conformance  count where ONNX's own tests run, into docs/conformance.md"
 	@echo "make gen     write the generated files anew (wire/, parts of docs/)"
 	@echo "make format  format Python and C"
@@ -58,6 +60,9 @@ bench: bootstrap
 soak: bootstrap
 	$(PYTHON) -m tests.e2e.soak
 
+destroy: bootstrap
+	$(PYTHON) -m tests.e2e.destructive
+
 check: lint types arrows layout tidy drift sanitize
 
 lint: bootstrap
@@ -87,6 +92,7 @@ gen: bootstrap
 		$$(cd proto && ls wire/*.proto)
 	$(PYTHON) device/abi/datasheet.py
 	$(PYTHON) -m edge_server.card.states docs/card-states.md
+	$(PYTHON) -m edge_server.sync.states docs/sync-states.md
 
 conformance: bootstrap
 	$(PYTHON) -m tests.device.conformance.table

@@ -19,7 +19,7 @@ from edge_server.fill.time import REAL_TIME, Time
 from edge_server.fill.window import parse_windows
 from edge_server.store.disk import REAL_DISK, Disk
 from edge_server.store.room import StoreLimits
-from edge_server.store.store import Store
+from edge_server.store.store import BLOCK, Store
 from edge_server.sync.deployed import Deployments
 from edge_server.sync.follower import Follower
 from edge_server.sync.gather import Gatherer
@@ -58,11 +58,12 @@ class Node:
         abi: int | None,
         *,
         disk: Disk = REAL_DISK,
+        block: int = BLOCK,
         time: Time = REAL_TIME,
         rng: random.Random | None = None,
         on_change: Callable[[dict[str, Any]], None] = lambda _found: None,
     ) -> None:
-        """Takes the store's lock. Raises SettingsError, StoreBusy and the store's other errors,
+        """Takes the store's lock; `block`: bytes that a power cut may cost a blob. Raises SettingsError, StoreBusy and the store's other errors,
         TrustError where the root is of no use."""
         self.settings = settings
         root = _root(settings.root)
@@ -79,7 +80,7 @@ class Node:
         self.peers = Peers(peers, time=time, rng=rng)
         settings.state.mkdir(parents=True, exist_ok=True)
         limits = StoreLimits(settings.max_bytes, settings.reserve_bytes)
-        self.store = Store.open(settings.store, limits, disk, time.wall)
+        self.store = Store.open(settings.store, limits, disk, time.wall, block=block)
         try:
             self.deployments = Deployments(settings.state, self.store.path, disk)
             self.fills = Fills(
