@@ -116,14 +116,24 @@ COMMANDS: dict[str, Entry | Folder] = {
                 "Make deltas from the packages that nodes have to the one they are to run.",
             ),
             "inspect": Entry(PACKAGE, "inspect", "Show what a package holds and where it is from."),
-            "list": Entry(REMOTE, "list_models", "List the packages and tags of a registry."),
+            "list": Entry(
+                REMOTE,
+                "list_models",
+                "List the packages of a registry with tags, digests, sizes and variants.",
+            ),
             "pack": Entry(
                 PACKAGE,
                 "pack",
                 "Make a package of a model: compiled for the card, with golden vectors.",
             ),
-            "pull": Entry(REMOTE, "pull", "Fetch a package from a registry into an OCI layout."),
-            "push": Entry(REMOTE, "push", "Publish a package and its deltas in a registry."),
+            "pull": Entry(
+                REMOTE,
+                "pull",
+                "Fetch a package from a registry into an OCI layout, and check every byte of it.",
+            ),
+            "push": Entry(
+                REMOTE, "push", "Publish a package, all its variants and its deltas in a registry."
+            ),
             "quantize": Entry(
                 "device.cli",
                 "quantize",
@@ -138,21 +148,38 @@ COMMANDS: dict[str, Entry | Folder] = {
     "registry": Folder(
         "The central registry: its keys, what it vouches for, and a server for one machine.",
         {
-            "desire": Entry(TRUST, "desire", "Say which models a ring of nodes is to run."),
+            "desire": Entry(TRUST, "desire", "Say which models a RING of nodes is to run."),
             "export": Entry(
-                TRUST, "export", "Write what a node without a network needs to a USB stick."
+                TRUST, "export", "Write what a node without a network needs to a folder."
             ),
-            "init": Entry(TRUST, "init", "Make a registry with its keys and its first metadata."),
-            "refresh": Entry(TRUST, "refresh", "Sign the metadata that expires soon anew."),
+            "init": Entry(
+                TRUST, "init", "Make a registry in DIR with its keys and its first metadata."
+            ),
+            "refresh": Entry(
+                TRUST, "refresh", "Sign anew what the online keys sign and what expires soon."
+            ),
             "revoke": Entry(TRUST, "revoke", "Take back a package or a key."),
-            "rotate": Entry(TRUST, "rotate", "Replace the key of a role."),
+            "rotate": Entry(
+                TRUST,
+                "rotate",
+                "Replace the key of a ROLE: root, targets, snapshot, timestamp or desired.",
+            ),
             "serve": Entry(
                 "registry.origin.command",
                 "serve",
-                "Serve a registry folder over HTTP: OCI and trust.",
+                "Serve the registry folder DIR over HTTP: OCI pull and push, "
+                "and the trust's metadata.",
             ),
-            "sign": Entry(TRUST, "sign", "Vouch for a package."),
-            "status": Entry(TRUST, "status", "Show roles, keys, expiry and what is vouched for."),
+            "sign": Entry(
+                TRUST,
+                "sign",
+                "Vouch for packages, or add a signature to a change that waits for it.",
+            ),
+            "status": Entry(
+                TRUST,
+                "status",
+                "Show roles, keys, expiry, what is vouched for, what rings run and what waits.",
+            ),
         },
     ),
     "serve": Entry(
@@ -164,9 +191,14 @@ COMMANDS: dict[str, Entry | Folder] = {
         "Look at and look after the blobs that a node holds.",
         {
             "gc": Entry(STORE, "gc", "Remove what nothing needs, least used first."),
-            "list": Entry(STORE, "list_blobs", "List blobs with size, use and pins."),
-            "pin": Entry(STORE, "pin", "Keep blobs whatever the store's limits say."),
-            "unpin": Entry(STORE, "unpin", "Let go of a pin."),
+            "list": Entry(
+                STORE,
+                "list_blobs",
+                "List blobs with size, use and pins, the least used first; "
+                "then what is on its way.",
+            ),
+            "pin": Entry(STORE, "pin", "Keep blobs whatever the store's limits say, under a NAME."),
+            "unpin": Entry(STORE, "unpin", "Let go of a pin; its blobs go when room is needed."),
             "verify": Entry(STORE, "verify", "Read every blob again and repair what is damaged."),
         },
     ),

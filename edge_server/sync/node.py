@@ -63,8 +63,10 @@ class Node:
         rng: random.Random | None = None,
         on_change: Callable[[dict[str, Any]], None] = lambda _found: None,
     ) -> None:
-        """Takes the store's lock; `block`: bytes that a power cut may cost a blob. Raises SettingsError, StoreBusy and the store's other errors,
-        TrustError where the root is of no use."""
+        """Takes the store's lock; `block`: bytes that a power cut may cost a blob.
+
+        Raises SettingsError, StoreBusy and the store's other errors, TrustError where the root is
+        of no use."""
         self.settings = settings
         root = _root(settings.root)
         windows = parse_windows(settings.window)
