@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_server.store import Store, StoreLimits, StoreView
+from edge_server.store import Partial, Store, StoreLimits, StoreView
 from registry.digest import digest_of
 from tests.edge_server.store.power_cut import Killed, PowerCutDisk, abandon
 
@@ -68,15 +68,20 @@ def pin(store: Store, seen: Seen, name: str, *digests: str) -> None:
     seen.there = {digest for digest in seen.there if digest in kept}
 
 
+def append(partial: Partial, seen: Seen, end: int) -> None:
+    """What is missing of the new blob up to `end`, in odd pieces."""
+    while partial.offset < min(end, partial.size):
+        partial.write(NEW[partial.offset : min(end, partial.offset + 1500)])
+        seen.received = partial.offset
+
+
 def receive(store: Store, seen: Seen) -> None:
     """The new blob, in odd pieces, from where it was left."""
     if store.path(NEW_ID):
         seen.there.add(NEW_ID)
         return
     with store.partial(NEW_ID, len(NEW)) as partial:
-        while partial.offset < partial.size:
-            partial.write(NEW[partial.offset : partial.offset + 1500])
-            seen.received = partial.offset
+        append(partial, seen, len(NEW))
         partial.commit()
         seen.there.add(NEW_ID)
 
@@ -209,25 +214,25 @@ def test_a_fill_that_went_on_after_a_kill_loses_one_block_to_a_power_cut(base: P
     step, done = 0, False
     while not done:
         step += 1
-        disk, seen, store = PowerCutDisk(base), Seen(), None
-        opened(base, disk).close()
-        disk.restart(stop_at=step)
-        try:
-            store = opened(base, disk)
-            with store.partial(NEW_ID, len(NEW)) as partial:
-                partial.write(NEW[: 4 * BLOCK])
-            store.close()
-            done = True
-        except Killed:
-            abandon(store)
-        disk.restart()
-        with opened(base, disk) as store, store.partial(NEW_ID, len(NEW)) as partial:
-            partial.write(NEW[partial.offset :][:10])
-            seen.received = partial.offset
-        disk.cut(rng)
-        with opened(base, disk) as store:
-            check(store, seen, BLOCK)
-        renew(base)
+        for more in (10, 10, 10, 2 * BLOCK):
+            disk, seen, done = PowerCutDisk(base, step), Seen(), False
+            store = None
+            try:
+                store = opened(base, disk)
+                with store.partial(NEW_ID, len(NEW)) as partial:
+                    append(partial, seen, 4 * BLOCK)
+                store.close()
+                done = True
+            except Killed:
+                abandon(store)
+            disk.restart()
+            with opened(base, disk) as store, store.partial(NEW_ID, len(NEW)) as partial:
+                seen.received = partial.offset
+                append(partial, seen, partial.offset + more)
+            disk.cut(rng)
+            with opened(base, disk) as store:
+                check(store, seen, BLOCK)
+            renew(base)
 
 
 def test_a_pin_beside_the_owner_is_synced_before_it_is_acted_on(base: Path) -> None:
@@ -243,7 +248,10 @@ def test_a_pin_beside_the_owner_is_synced_before_it_is_acted_on(base: Path) -> N
                 with suppress(Killed):
                     StoreView(base / "store", disk).pin("active", [SPARE_ID])
                 disk.dead, disk.stop_at = False, None  # it was another process
-                store.collect(unpinned=True)
+                if seed % 2:
+                    store.collect(unpinned=True)
+                else:
+                    store.make_room(30000 - len(SPARE))
             disk.cut(random.Random(seed))
             with opened(base, disk) as store:
                 (pinned,) = store.pins()["active"]
