@@ -88,7 +88,7 @@ class Fill:
         self.wake = threading.Event()  # ends the wait for a window early: stopped, or urgent now
         self.ended = threading.Event()  # well or not
         self.urgent = want.urgent
-        self.holders = 1  # how many started it and did not cancel
+        self.wanted_by = 1  # how many started it and did not cancel
         self.attempt = 0  # counts how often it began again from nothing
         self.notes: list[str] = []  # what went wrong on the way and did not matter
         self.waiting = ""  # `window` while one is waited for
@@ -199,8 +199,8 @@ class Fill:
         """One who started it no longer wants it; after the last one it stops. What arrived is
         kept."""
         with self._condition:
-            self.holders -= 1
-            last = self.holders <= 0
+            self.wanted_by -= 1
+            last = self.wanted_by <= 0
             if last:
                 self.stop.set()  # with the lock: nobody joins any longer
         if last:
@@ -211,7 +211,7 @@ class Fill:
         with self._condition:
             if self.stop.is_set():
                 return False
-            self.holders += 1
+            self.wanted_by += 1
             hurry = urgent and not self.urgent
             self.urgent = self.urgent or urgent
         if hurry:

@@ -130,16 +130,31 @@ class Fills:
 
     def _work(self, urgent: bool) -> None:
         while (fill := self._take(urgent)) is not None:
-            self._run(fill)
+            try:
+                self._run(fill)
+            except BaseException:  # a defect, which the fill has told to those who wait
+                self._end(urgent)
+                raise
 
     def _take(self, urgent: bool) -> Fill | None:
         """The next fill, or the end of the thread."""
         with self._lock:
             if self._pending[urgent]:
                 return self._pending[urgent].popleft()
-            self._running[urgent] -= 1
-            self._threads.discard(threading.current_thread())
+            self._dismiss(urgent)
             return None
+
+    def _end(self, urgent: bool) -> None:
+        """This thread ends before its time; another takes over."""
+        with self._lock:
+            self._dismiss(urgent)
+            if self._pending[urgent]:
+                self._hire(urgent)
+
+    def _dismiss(self, urgent: bool) -> None:
+        """This thread is to end. With the lock."""
+        self._running[urgent] -= 1
+        self._threads.discard(threading.current_thread())
 
     def _run(self, fill: Fill) -> None:
         Worker(fill, self._house, self._nested).run(lambda: self._leave(fill))

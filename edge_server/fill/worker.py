@@ -70,7 +70,7 @@ class Worker:
         self._opened: tuple[Place, Answer] | None = None  # asked to learn the size, not yet read
         self._unverified: set[Place] = set()  # gave bytes that only the whole's digest can check
         self._deltas = list(self._want.deltas)
-        self._plan = self._plan_blocks()
+        self._plan: BlockPlan | None = None
         self._receiver = Receiver(house.limits, fill.stop, self._pausing, self._received)
 
     def run(self, leave: Callable[[], None]) -> None:
@@ -97,6 +97,7 @@ class Worker:
         if fill.after is not None:
             fill.after.ended.wait()
             fill.after = None
+        self._plan = self._plan_blocks()
         while True:
             path = store.path(fill.digest)
             if path is not None:
@@ -126,19 +127,20 @@ class Worker:
                 self._transfer(partial, self._plan if way.kind is Kind.BLOCKS else None)
             return partial.commit()
         except WrongDigest:
-            self._wrong(way)
+            self._wrong(way, partial.resumed)
             return None
 
-    def _wrong(self, way: Way) -> None:
-        """All bytes are there, and are not the blob's. Each time something is given up: a delta,
-        the index, a peer, an origin's good name; so this ends."""
+    def _wrong(self, way: Way, resumed: int) -> None:
+        """All bytes are there, and are not the blob's. Each time something is given up: a delta, a
+        peer, an origin's good name, the `resumed` bytes of an earlier run, the index; so this
+        ends."""
         liars, self._unverified = self._unverified, set()
         if way.delta is not None:
             self._deltas.remove(way.delta)
         elif liars:
             self._turns.lied(liars)
-        else:
-            self._plan = None  # a prefix of before was wrong, or the index is
+        elif not resumed:
+            self._plan = None  # whose blocks all prove themselves, and make another blob
 
     # Ways
 

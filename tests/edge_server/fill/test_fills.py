@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from edge_server.fill.errors import NowhereFound, Stopped
+from edge_server.fill.errors import FillFailed, NowhereFound, Stopped
 from edge_server.fill.fill import Fill, Want
 from edge_server.store.store import Store
 from tests.edge_server.fill.conftest import MakeFills
@@ -147,6 +147,27 @@ def test_a_blob_that_nobody_has(registry: Registry, make_fills: MakeFills) -> No
     with pytest.raises(NowhereFound, match="no origin has it"):
         fill.wait(20)
     assert len(registry.asked) == 1
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_defect_ends_one_fill_and_no_other(
+    registry: Registry, make_fills: MakeFills, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits hears of it, and the threads go on."""
+    digests = [registry.add(some_bytes(1000, seed)) for seed in range(5)]
+    fills = make_fills(registry, background=1)
+
+    def broken(*_arguments: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("edge_server.fill.worker.ask", broken)
+        wanted = [fills.start(Want(NAME, digest, 1000)) for digest in digests]
+        for fill in wanted:
+            with pytest.raises(FillFailed, match="a defect ended the fill"):
+                fill.wait(20)
+    for digest in digests:
+        assert fills.start(Want(NAME, digest, 1000)).wait(20)
 
 
 def test_stop_does_not_wait_for_a_silent_source(registry: Registry, make_fills: MakeFills) -> None:

@@ -180,6 +180,21 @@ def test_resumed_within_a_block(
     assert sum(fill.sources.values()) <= len(NEW) - 12345 + (256 << 10)
 
 
+def test_a_corrupted_prefix_and_an_index(
+    registry: Registry, store: Store, make_fills: MakeFills, index: BlockIndex, tmp_path: Path
+) -> None:
+    """It is thrown away, and the blocks that are here are still not fetched."""
+    registry.add(NEW)
+    store.add(OLD, digest_of(OLD))
+    with store.partial(DIGEST, len(NEW)) as partial:
+        partial.write(b"?" * 12345)
+    want = Want(NAME, DIGEST, len(NEW), index=index, holders=(indexed(OLD, tmp_path),))
+    fill = make_fills(registry).start(want)
+    assert fill.wait(20).read_bytes() == NEW
+    assert fill.attempt == 1
+    assert registry.sent < SIZE // 2
+
+
 def test_an_origin_that_ignores_ranges_gives_the_whole_at_once(
     registry: Registry, store: Store, make_fills: MakeFills, index: BlockIndex, tmp_path: Path
 ) -> None:
