@@ -27,10 +27,10 @@ from registry.origin.uploads import Uploads
 from registry.origin.users import Access
 
 FIELDS = "tepi_fields"  # what a log record carries beside its message, as the node's log has it
-MAX_BLOB = 64 << 30
 TRUST_LIMIT = 16 << 20  # bytes of a trust file
 _PART = re.compile(r"[A-Za-z0-9_%@+=-][A-Za-z0-9._%@+=-]*")
 _BUFFER = 1 << 20  # bytes of a body that wait for the handler
+_IDLE = 75.0  # seconds that a connection is kept open between two requests
 _GOODBYE = 5.0  # seconds that answers under way have once the server stops
 
 
@@ -78,9 +78,8 @@ class OriginSource:
         return TrustFile(data, f'"{hashlib.sha256(data).hexdigest()}"')
 
 
-def origin_app(storage: Storage, access: Access, max_blob: int = MAX_BLOB) -> web.Application:
+def origin_app(storage: Storage, uploads: Uploads, access: Access) -> web.Application:
     """Pull, push, lists and trust files over a storage."""
-    uploads = Uploads(storage, max_blob)
     push, listing = Push(storage, uploads), Listing(storage)
     routes = [*listing.routes(), *push.routes(), *Pull(OriginSource(storage)).routes()]
     return make_app(routes, access)
@@ -106,7 +105,11 @@ class HttpServer:
 
     def __init__(self, app: web.Application, host: str, port: int) -> None:
         self._runner = web.AppRunner(
-            app, access_log=None, read_bufsize=_BUFFER, shutdown_timeout=_GOODBYE
+            app,
+            access_log=None,
+            read_bufsize=_BUFFER,
+            shutdown_timeout=_GOODBYE,
+            keepalive_timeout=_IDLE,
         )
         self._host = host
         self._wanted = port

@@ -11,17 +11,18 @@ import re
 import signal
 import ssl
 import sys
+from collections.abc import Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from registry.errors import RegistryError
-from registry.origin.app import FIELDS, MAX_BLOB, HttpServer, origin_app, tls_context
+from registry.origin.app import FIELDS, HttpServer, origin_app, tls_context
 from registry.origin.problems import LOGGER
 from registry.origin.storage import Storage
 from registry.origin.sweep import sweep
-from registry.origin.uploads import Uploads
+from registry.origin.uploads import MAX_BLOB, Uploads
 from registry.origin.users import RIGHTS, Access, Users, add_user, make_user
 
 _LISTEN = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]/\s]+):(\d{1,5})")
@@ -142,9 +143,11 @@ def serve(  # one parameter for each option
     storage.claim()
     try:
         access = _access(users_file, anonymous_pull, listen[0])
-        app = origin_app(storage, access, max_blob_bytes)
+        uploads = Uploads(storage, max_blob_bytes)
+        app = origin_app(storage, uploads, access)
         tls = _tls(tls_cert, tls_key)
-        asyncio.run(_serve(HttpServer(app, *listen), storage, tls, gc=gc, as_json=as_json))
+        keeper = _keep(storage if gc else None, uploads)
+        asyncio.run(_serve(HttpServer(app, *listen), keeper, tls, storage.root, as_json))
     finally:
         storage.release()
 
@@ -160,11 +163,10 @@ def _add(folder: Path, path: Path, name: str, rights: str) -> None:
 
 
 def _access(path: Path, anonymous_pull: bool, host: str) -> Access:
-    if not path.exists():
-        return Access(open_push=_is_own(host))
     users = Users(path)
-    users.read()
-    return Access(users, anonymous_pull)
+    if users.present:
+        users.read()
+    return Access(users, anonymous_pull, open_push=_is_own(host))
 
 
 def _is_own(host: str) -> bool:
@@ -184,7 +186,11 @@ def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
 
 
 async def _serve(
-    server: HttpServer, storage: Storage, tls: ssl.SSLContext | None, *, gc: bool, as_json: bool
+    server: HttpServer,
+    keep: Coroutine[None, None, None],
+    tls: ssl.SSLContext | None,
+    root: Path,
+    as_json: bool,
 ) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -192,27 +198,28 @@ async def _serve(
     try:
         await server.start(tls)
     except OSError as error:
+        keep.close()
         raise CannotListen(
             f"cannot listen: {error.strerror or error}", "give another --listen; port 0 is free"
         ) from None
-    keeper = asyncio.create_task(_keep(storage, gc))
+    keeper = asyncio.create_task(keep)
     try:
         address = server.address(tls is not None)
         ready = json.dumps({"address": address, "port": server.port})
-        click.echo(ready if as_json else f"serving {storage.root} at {address}")
+        click.echo(ready if as_json else f"serving {root} at {address}")
         await stop.wait()
     finally:
         keeper.cancel()
         await server.stop()
 
 
-async def _keep(storage: Storage, gc: bool) -> None:
-    """Forget abandoned uploads, and with --gc what nothing needs, each hour."""
-    uploads = Uploads(storage, 0)
+async def _keep(storage: Storage | None, uploads: Uploads) -> None:
+    """Forget abandoned uploads each hour, and what nothing needs in the storage, where one is
+    given."""
     while True:
         try:
             await asyncio.to_thread(uploads.sweep)
-            if gc:
+            if storage is not None:
                 await asyncio.to_thread(sweep, storage)
         except (RegistryError, OSError) as error:
             LOGGER.error("cleaning up: %s", error)

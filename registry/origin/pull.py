@@ -115,7 +115,8 @@ class Pull:
                 return web.Response(status=304, headers=headers)
             size = content.size if isinstance(content, Stored) else await content.size()
             span = None
-            if still_same(request.headers.get("If-Range", ""), etag):
+            ranged = request.method == "GET"  # RFC 9110, 14.2: for GET alone
+            if ranged and still_same(request.headers.get("If-Range", ""), etag):
                 span = _asked(request, size)
             if span is not None:
                 headers["Content-Range"] = span.content_range

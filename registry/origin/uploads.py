@@ -19,6 +19,7 @@ from registry.origin.storage import Storage, move_durably
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _REHASH = 1 << 20
+MAX_BLOB = 64 << 30  # bytes
 ABANDONED = 24 * 3600.0  # seconds without a byte after which a session is forgotten
 
 
@@ -46,10 +47,14 @@ class Upload:
         self._busy.release()
 
     def append(self, data: bytes) -> None:
-        """More bytes. Raises SizeInvalid, OSError; what was there stays."""
+        """More bytes. Raises SizeInvalid, UploadUnknown, OSError; what was there stays."""
         if self.offset + len(data) > self._limit:
             raise SizeInvalid(f"a blob may have {self._limit} bytes; this one has more")
-        with self._path.open("r+b", buffering=0) as file:
+        try:
+            opened = self._path.open("r+b", buffering=0)
+        except FileNotFoundError:
+            raise UploadUnknown(f"the upload {self._path.name} has ended") from None
+        with opened as file:
             file.seek(self.offset)
             view = memoryview(data)
             try:
@@ -61,8 +66,9 @@ class Upload:
         self._hasher.update(data)
         self.offset += len(data)
 
-    def finish(self, digest: str, target: Path) -> None:
-        """Put the blob in place. Raises DigestInvalid, and the session is over then too."""
+    def seal(self, digest: str) -> Path:
+        """The blob's file, its bytes on the disk. Raises DigestInvalid, and the session is over
+        then too."""
         found = f"sha256:{self._hasher.hexdigest()}"
         if found != check_digest(digest):
             self.discard()
@@ -71,7 +77,7 @@ class Upload:
             file.truncate(self.offset)
             os.fsync(file.fileno())
         self._path.chmod(0o444)
-        move_durably(self._path, target)
+        return self._path
 
     def discard(self) -> None:
         """Forget the bytes."""
@@ -111,12 +117,17 @@ class Uploads:
             return found
 
     def finish(self, name: str, digest: str) -> None:
-        """Put a session's blob in place; raises DigestInvalid, UploadUnknown."""
+        """Put a session's blob in place; raises DigestInvalid, UploadInvalid, UploadUnknown."""
         upload = self.find(name)
+        upload.acquire()
         try:
+            sealed = upload.seal(digest)
             with self._storage.change:
-                upload.finish(digest, self._storage.blob_path(digest))
+                move_durably(sealed, self._storage.blob_path(digest))
+        except FileNotFoundError:
+            raise UploadUnknown(f"the upload {name} has ended") from None
         finally:
+            upload.release()
             self._forget(name)
 
     def discard(self, name: str) -> None:

@@ -140,6 +140,11 @@ class Users:
             self._right.popitem(last=False)
         return user.rights
 
+    @property
+    def present(self) -> bool:
+        """Whether there is a file, or was one: removing it opens nothing."""
+        return self._stamp is not None or self._path.exists()
+
     def read(self) -> None:
         """Take note of a change. Raises BadUsers, OSError."""
         found = self._path.stat()
@@ -152,7 +157,8 @@ class Users:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may do what. Without `users` everybody may pull, and push where `open_push` is set."""
+    """Who may do what. Without `users`, or while their file was never there, everybody may pull,
+    and push where `open_push` is set."""
 
     users: Users | None = None
     anonymous_pull: bool = False
@@ -161,7 +167,7 @@ class Access:
     async def check(self, request: web.Request) -> None:
         """Raises Unauthorized, Denied. /tuf and everything read needs `pull`, the rest `push`."""
         reads = request.method in ("GET", "HEAD")
-        if self.users is None:
+        if self.users is None or not self.users.present:
             if not reads and not self.open_push:
                 raise Denied("nobody may push here", f"give the pushers a user: {_ADD}")
             return

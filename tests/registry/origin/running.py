@@ -18,8 +18,9 @@ from yarl import URL
 
 from registry.digest import digest_of
 from registry.oci import EMPTY, EMPTY_DIGEST, EMPTY_JSON, Descriptor, Manifest
-from registry.origin.app import MAX_BLOB, HttpServer, origin_app
+from registry.origin.app import HttpServer, origin_app
 from registry.origin.storage import Storage
+from registry.origin.uploads import MAX_BLOB, Uploads
 from registry.origin.users import Access
 
 OPEN = Access(open_push=True)
@@ -96,7 +97,7 @@ async def running(
 ) -> AsyncIterator[Running]:
     """Serve a folder."""
     storage = Storage(folder)
-    server = HttpServer(origin_app(storage, access, max_blob), "127.0.0.1", 0)
+    server = HttpServer(origin_app(storage, Uploads(storage, max_blob), access), "127.0.0.1", 0)
     await server.start()
     try:
         async with aiohttp.ClientSession(auto_decompress=False) as session:

@@ -143,6 +143,20 @@ async def test_many_push_the_same_blob_at_once(origin: Running) -> None:
     assert list(origin.storage.uploads.iterdir()) == []
 
 
+async def test_two_requests_on_one_upload(origin: Running) -> None:
+    where = await start(origin)
+    _, writer = await asyncio.open_connection("127.0.0.1", origin.port)
+    head = f"PATCH {where} HTTP/1.1\r\nHost: x\r\nContent-Length: {4 << 20}\r\n\r\n"
+    writer.write(head.encode() + bytes(2 << 20))
+    while (await origin.ask("GET", where)).headers["Range"] == "0-0":
+        await writer.drain()
+    answer = await origin.ask("PATCH", where, data=BLOB)
+    assert (answer.status, answer.code) == (400, "BLOB_UPLOAD_INVALID")
+    answer = await origin.ask("PUT", f"{where}?digest={DIGEST}", data=BLOB)
+    assert (answer.status, answer.code) == (400, "BLOB_UPLOAD_INVALID")
+    writer.transport.abort()
+
+
 async def test_oversize_manifest(origin: Running) -> None:
     headers = {"Content-Type": MANIFEST}
     data = b" " * (MANIFEST_LIMIT + 1)

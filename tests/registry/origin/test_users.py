@@ -79,6 +79,18 @@ async def test_without_users_nobody_pushes_from_elsewhere(tmp_path: Path) -> Non
         assert answer.status == 403 and b"--add-user" in answer.data
 
 
+async def test_the_first_user_closes_what_was_open(tmp_path: Path) -> None:
+    path = tmp_path / "users"
+    async with running(tmp_path / "r", Access(Users(path), open_push=True)) as origin:
+        assert (await origin.ask("POST", "/v2/a/blobs/uploads/")).status == 202
+        add_user(path, make_user("ci", "push", PASSWORD))
+        assert (await origin.ask("POST", "/v2/a/blobs/uploads/")).status == 401
+        assert (await origin.ask("GET", "/v2/", headers=basic("ci"))).status == 200
+        path.unlink()  # an accident opens nothing
+        assert (await origin.ask("GET", "/v2/_catalog")).status == 401
+        assert (await origin.ask("GET", "/v2/", headers=basic("ci"))).status == 500
+
+
 async def test_a_user_added_while_it_serves(guarded: Running, users: Path) -> None:
     assert (await guarded.ask("GET", "/v2/", headers=basic("late"))).status == 401
     add_user(users, make_user("late", "pull", PASSWORD))
