@@ -196,6 +196,7 @@ def revoke_key(publisher: Publisher, keyid: str) -> tuple[str, list[Outcome]]:
 def refresh(publisher: Publisher, within: float | None = None) -> list[str]:
     """Sign anew what the online keys sign and what expires within so many seconds (None: within
     half of its life), or what a root of late no longer verifies; returns the roles."""
+    publisher.settle(None, None)  # what an interruption left, signed and not published
     life = publisher.folder.expiry()
     spans = {role: life[role] / 2 if within is None else within for role in ONLINE}
     return publisher.publish(publisher.folder.current(), {}, within=spans)

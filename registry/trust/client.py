@@ -123,7 +123,7 @@ class TrustClient:
             check_releases(found, floors, rings)
             return trusted(name, found, rings), raised(found, floors, rings, now)
         except TrustError as error:
-            raise type(error)(f"{name}: {error}", error.remedy) from None
+            raise type(error)(f"{name}: {error}" if name else str(error), error.remedy) from None
         except BY_BAD_VALUES as error:
             raise BadMetadata(f"{name}: signed metadata says what it must not: {error!r}") from None
 

@@ -71,7 +71,7 @@ def _higher_each(one: Mapping[str, Floor], other: Mapping[str, Floor]) -> dict[s
 def check_versions(found: Walk, floors: Floors) -> None:
     """Raises Rollback where a role's version is below its floor."""
     for role in ROLES:
-        version = _version(found, role)
+        version = found.signed[role].version
         floor = floors.roles.get(role)
         if floor is not None and version < floor.number and floor.holds(*_keys(found, role)):
             raise Rollback(
@@ -96,7 +96,7 @@ def check_releases(found: Walk, floors: Floors, rings: Mapping[str, Desired]) ->
 def raised(found: Walk, floors: Floors, rings: Mapping[str, Desired], now: float) -> Floors:
     """The floors after a good walk at `now`. The time can run ahead of the true one by no more
     than a timestamp lives, since the walk would else have found it expired."""
-    roles = {r: Floor(_version(found, r), frozenset(_keys(found, r)[0])) for r in ROLES}
+    roles = {r: Floor(found.signed[r].version, frozenset(_keys(found, r)[0])) for r in ROLES}
     keys = frozenset(_keys(found, DESIRED)[0])
     releases = {ring: Floor(desired.release, keys) for ring, desired in rings.items()}
     return Floors(roles, {**floors.releases, **releases}, max(floors.time, now))
@@ -115,10 +115,6 @@ def check_clock(now: float, floor: float, slack: float) -> None:
 
 def _when(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _version(found: Walk, role: str) -> int:
-    return found.root.version if role == ROOT else found.signed(role).signed.version
 
 
 def _keys(found: Walk, role: str) -> tuple[list[str], int]:

@@ -123,10 +123,12 @@ class Publisher:
             ids = [*current.root.signed.roles[TARGETS].keyids, *judge.roles[TARGETS].keyids]
             self._add_signatures(TARGETS, targets, ids)
         chosen = _choose(current, root, targets)
+        for role in offered:  # an interruption between root and targets is made good from here
+            self.folder.set_pending(role, offered[role])
         if chosen:
             self.publish(current, {role: offered[role] for role in chosen})
-        for role in offered:
-            self.folder.set_pending(role, None if role in chosen else offered[role])
+        for role in chosen:
+            self.folder.set_pending(role, None)
         judge = (root or current.root).signed
         return [
             self._outcome(current, role, metadata, role in chosen, judge)

@@ -12,7 +12,7 @@ from registry.errors import BadDigest
 from registry.trust.desired import Desired, parse_desired
 from registry.trust.errors import BadMetadata, MixAndMatch, NotDesired, NotVouched, TrustError
 from registry.trust.explain import expired
-from registry.trust.names import DESIRED, ROLES, ROOT, model_target
+from registry.trust.names import DESIRED, ROLES, model_target
 from registry.trust.verify import Walk
 
 
@@ -51,13 +51,11 @@ class Trusted:
 
 def trusted(source: str, found: Walk, rings: Mapping[str, Desired]) -> Trusted:
     """The state that a good walk led to."""
-    signed = {role: found.signed(role).signed for role in ROLES if role != ROOT}
-    signed[ROOT] = found.root
     targets = found.targets.targets
     return Trusted(
         source,
-        {role: signed[role].version for role in ROLES},
-        {role: signed[role].expires.timestamp() for role in ROLES},
+        {role: found.signed[role].version for role in ROLES},
+        {role: found.signed[role].expires.timestamp() for role in ROLES},
         _packages(found),
         {path: dict(t.custom) for path, t in targets.items() if isinstance(t.custom, dict)},
         rings,
@@ -72,7 +70,7 @@ def agreed(found: Walk, documents: Mapping[str, bytes]) -> dict[str, Desired]:
     Raises BadMetadata, NotVouched, MixAndMatch.
     """
     packages = _packages(found)
-    expires = found.signed(DESIRED).signed.expires.timestamp()
+    expires = found.signed[DESIRED].expires.timestamp()
     rings = {}
     for ring, data in documents.items():
         rings[ring] = parse_desired(data, ring, expires)

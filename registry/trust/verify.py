@@ -13,9 +13,10 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, RepositoryError
-from tuf.api.metadata import Metadata, Root, Targets
+from tuf.api.metadata import Metadata, Root, Signed, Targets
 from tuf.ngclient import Updater
 from tuf.ngclient.fetcher import FetcherInterface
 
@@ -48,22 +49,20 @@ BY_BAD_VALUES = (
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """What one source led to. `roots` maps versions to bytes, `files` roles to bytes; `document`
-    is the ring's, None where the desired role has none."""
+    """What one source led to. `roots` maps versions to bytes, `files` the other roles to bytes,
+    `signed` all roles to what they say; `document` is the ring's, None where the desired role has
+    none. With an `error` only `roots` is good."""
 
     roots: Mapping[int, bytes]
     files: Mapping[str, bytes] = field(default_factory=dict)
+    signed: Mapping[str, Signed] = field(default_factory=dict)
     document: bytes | None = None
-    error: TrustError | None = None  # with it, only `roots` is good: a new root is kept always
-
-    def signed(self, role: str) -> Metadata:  # type: ignore[type-arg]
-        """The metadata of a role other than root, parsed."""
-        return Metadata.from_bytes(self.files[role])
+    error: TrustError | None = None
 
     @property
     def root(self) -> Root:
         """The newest root."""
-        signed = Metadata[Root].from_bytes(self.roots[max(self.roots)]).signed
+        signed = self.signed[ROOT]
         assert isinstance(signed, Root)
         return signed
 
@@ -71,7 +70,7 @@ class Walk:
     def signed_at(self) -> float:
         """When the timestamp was signed, in seconds since 1970; 0 where it does not say. Raises
         BadMetadata."""
-        found = self.signed(TIMESTAMP).signed.unrecognized_fields.get(SIGNED_AT, 0)
+        found = self.signed[TIMESTAMP].unrecognized_fields.get(SIGNED_AT, 0)
         if not isinstance(found, int) or not 0 <= found < 1 << 37:  # until the year 6325
             raise BadMetadata(f"the timestamp says that it was signed at {str(found)[:40]}")
         return float(found)
@@ -79,7 +78,7 @@ class Walk:
     @property
     def targets(self) -> Targets:
         """What is vouched for."""
-        signed = self.signed(TARGETS).signed
+        signed = self.signed[TARGETS]
         assert isinstance(signed, Targets)
         return signed
 
@@ -126,6 +125,7 @@ def walk(
         seen = Seen(source.name)
         error: TrustError | None = None
         files: dict[str, bytes] = {}
+        signed: dict[str, Signed] = {}
         document: bytes | None = None
         try:
             updater = Updater(
@@ -138,7 +138,9 @@ def walk(
             # The library takes the machine's clock as it is made; ours is passed in.
             updater._trusted_set.reference_time = datetime.datetime.fromtimestamp(now, datetime.UTC)
             document = _follow(updater, source, ring)
-            files = {role: (scratch / f"{role}.json").read_bytes() for role in ROLES[1:]}
+            read = {role: (scratch / f"{role}.json").read_bytes() for role in ROLES}
+            signed = {role: Metadata[Any].from_bytes(data).signed for role, data in read.items()}
+            files = {role: read[role] for role in ROLES if role != ROOT}
         except TrustError as found:
             error = found
         except (RepositoryError, DownloadError, *BY_BAD_VALUES) as found:
@@ -147,7 +149,7 @@ def walk(
             if found.errno != errno.ENAMETOOLONG:  # the library names files after delegated roles
                 raise
             error = BadMetadata(f"{source.name}: a role has a name too long for a file")
-        return Walk(_roots(scratch), files, document, error)
+        return Walk(_roots(scratch), files, signed, document, error)
 
 
 def _follow(updater: Updater, source: MetadataSource, ring: str) -> bytes | None:
@@ -183,8 +185,7 @@ def _lay_out(scratch: Path, roots: Mapping[int, bytes], kept: Mapping[str, bytes
     for version, data in roots.items():
         (history / f"{version}.root.json").write_bytes(data)
     for role, data in kept.items():
-        if role in (*ROLES[1:], DESIRED):
-            (scratch / f"{role}.json").write_bytes(data)
+        (scratch / f"{role}.json").write_bytes(data)
 
 
 def _roots(scratch: Path) -> dict[int, bytes]:

@@ -24,7 +24,7 @@ async def test_a_node_follows_the_embedded_origin(world: World) -> None:
 
 @pytest.mark.parametrize("where", ["pending/targets.json", "settings.json", ".lock", "../keys"])
 async def test_nothing_but_metadata_and_targets_is_served(world: World, where: str) -> None:
-    (world.path / "tuf" / "pending").mkdir()
+    (world.path / "tuf" / "pending").mkdir(exist_ok=True)
     (world.path / "tuf" / "pending" / "targets.json").write_text("{}")
     async with running(world.path) as origin:
         assert (await origin.ask("GET", f"/tuf/{where}")).status == 404

@@ -44,12 +44,17 @@ def rotate_timestamp(world: World) -> None:
         changes.rotate(publisher, TIMESTAMP, [], publisher.online)
 
 
+def rotate_targets(world: World) -> None:
+    with world.publisher() as publisher:
+        changes.rotate(publisher, TARGETS, [], world.keys)
+
+
 def withdraw(world: World) -> None:
     with world.publisher() as publisher:
         changes.withdraw(publisher, "vision/digits:1.0", force=True)
 
 
-@pytest.mark.parametrize("act", [vouch_and_desire, rotate_timestamp, withdraw])
+@pytest.mark.parametrize("act", [vouch_and_desire, rotate_timestamp, rotate_targets, withdraw])
 @pytest.mark.parametrize("torn", [False, True])
 def test_power_cut_at_every_write(
     world: World, monkeypatch: pytest.MonkeyPatch, act: Callable[[World], None], torn: bool
