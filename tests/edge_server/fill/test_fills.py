@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -189,3 +190,31 @@ def test_stop_does_not_wait_for_a_silent_source(registry: Registry, make_fills: 
         assert one.ended.wait(1)
     with pytest.raises(Stopped):
         fills.start(Want(NAME, digest, SIZE))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_started_and_cancelled_by_many(
+    seed: int, registry: Registry, store: Store, make_fills: MakeFills
+) -> None:
+    """In any order: nobody waits for ever, and what comes is right."""
+    blobs = [some_bytes(300_000, number) for number in range(3)]
+    digests = [registry.add(data) for data in blobs]
+    fills = make_fills(registry, background=1, urgent=2)
+    begin = threading.Barrier(8)
+
+    def one(number: int) -> None:
+        rng = random.Random(seed * 100 + number)
+        begin.wait(20)
+        for _ in range(12):
+            at = rng.randrange(3)
+            fill = fills.start(Want(NAME, digests[at], urgent=rng.random() < 0.5))
+            if rng.random() < 0.6:
+                fill.cancel()
+                continue
+            assert fill.wait(20).read_bytes() == blobs[at]
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(one, range(8)))
+    for digest, data in zip(digests, blobs, strict=True):
+        assert fills.start(Want(NAME, digest)).wait(20).read_bytes() == data
+    assert store.verify() == []
