@@ -214,7 +214,7 @@ def test_a_fill_that_went_on_after_a_kill_loses_one_block_to_a_power_cut(base: P
     step, done = 0, False
     while not done:
         step += 1
-        for more in (10, 10, 10, 2 * BLOCK):
+        for more in (10, 1400, 1400, 2 * BLOCK):
             disk, seen, done = PowerCutDisk(base, step), Seen(), False
             store = None
             try:
@@ -238,7 +238,7 @@ def test_a_fill_that_went_on_after_a_kill_loses_one_block_to_a_power_cut(base: P
 def test_a_pin_beside_the_owner_is_synced_before_it_is_acted_on(base: Path) -> None:
     """Its writer was killed before its sync, and the owner goes by what it reads."""
     for step in range(1, 9):
-        for seed in range(6):
+        for seed in range(12):
             disk = PowerCutDisk(base)
             with opened(base, disk) as store:
                 for data in (OLD, SPARE):
