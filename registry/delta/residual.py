@@ -36,6 +36,7 @@ Bytes = NDArray[np.uint8]
 _COLUMNS = 16  # fewer say little for what they cost
 _RATE_STEPS = 2  # to a doubling of the rate
 _SORTED = 0.002, 0.95  # shares that changed between which sorting is tried
+_QUICK, _GAIN = 3, 1.6  # a level, and what 19 makes of its result at best
 _RAREST = 12  # doublings below every byte that are told apart
 
 
@@ -109,13 +110,18 @@ def _order(rates: Bytes, columns: int) -> NDArray[np.intp]:
 def _pack(residual: Bytes, level: int) -> Packed:
     compressor = zstandard.ZstdCompressor(level=level)
     at = np.flatnonzero(residual)
-    found = [Packed(Coding.WHOLE, compressor.compress(residual.tobytes()))]
-    if 2 * len(at) < len(residual):
-        values = compressor.compress(residual[at].tobytes())
-        gaps = compressor.compress(_gaps(at).tobytes())
-        mask = compressor.compress(np.packbits(residual != 0, bitorder="little").tobytes())
-        found += [Packed(Coding.GAPS, gaps, values), Packed(Coding.MASK, mask, values)]
-    return min(found, key=lambda way: way.size)
+    if 2 * len(at) >= len(residual):
+        return Packed(Coding.WHOLE, compressor.compress(residual.tobytes()))
+    values = compressor.compress(residual[at].tobytes())
+    gaps = compressor.compress(_gaps(at).tobytes())
+    mask = compressor.compress(np.packbits(residual != 0, bitorder="little").tobytes())
+    found = [Packed(Coding.GAPS, gaps, values), Packed(Coding.MASK, mask, values)]
+    best = min(found, key=lambda way: way.size)
+    # Whole costs by far the most time, and zstd's quick levels tell when it has no chance.
+    if len(zstandard.ZstdCompressor(level=_QUICK).compress(residual.tobytes())) < _GAIN * best.size:
+        whole = Packed(Coding.WHOLE, compressor.compress(residual.tobytes()))
+        best = min(best, whole, key=lambda way: way.size)
+    return best
 
 
 def _unpack(packed: Packed, size: int) -> Bytes:

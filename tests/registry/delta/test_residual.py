@@ -128,3 +128,29 @@ def test_a_frame_that_hides_its_size_is_refused() -> None:
     frame = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(10))
     with pytest.raises(BadDelta, match="does not say"):
         unpack(Packed(Coding.WHOLE, frame), 10)
+
+
+WRITTEN = {
+    "sorted": (pack(uneven(300, 500), 3, 500), 150_000),
+    "gaps": (pack(sparse(0.02, 5_000), 3), 5_000),
+    "mask": (pack(sparse(0.4, 5_000), 3), 5_000),
+}
+
+
+@pytest.mark.parametrize("kind", WRITTEN)
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_damaged_payloads_give_as_many_bytes_or_are_refused(kind: str, data: st.DataObject) -> None:
+    way, size = WRITTEN[kind]
+    assert kind != "sorted" or way.columns
+    part = data.draw(st.sampled_from(["rates", "first", "second"]))
+    payload = bytearray(getattr(way, part))
+    for _ in range(data.draw(st.integers(1, 3))):
+        if payload:
+            payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        payloads = {**way._asdict(), part: bytes(payload)}
+        found = unpack(Packed(**payloads), size)
+    except BadDelta:
+        return
+    assert found.shape == (size,) and found.dtype == np.uint8
