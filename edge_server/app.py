@@ -158,7 +158,11 @@ class Server:
         self._health.server(True)
         log.info("ready", grpc=self.grpc_address, models=len(served), failed=failed)
         if self.node is not None:
-            await self._call(self.node.start)
+            try:
+                await self._call(self.node.start)
+            except BaseException:
+                await self.stop()
+                raise
 
     async def stop(self) -> None:
         """Not ready first, then the requests under way finish, then everything is let go."""

@@ -84,7 +84,7 @@ class Gatherer:
                     package.model.repository,
                     file.digest,
                     file.size,
-                    index=self._held_index(file),
+                    index=held_index(self._store, file),
                     holders=holders,
                     deltas=tuple(deltas.get(file.digest, ())),
                 )
@@ -139,18 +139,8 @@ class Gatherer:
         except (FillError, TimeoutError):
             pass  # said by the fill; the blob itself will say whether an origin answers
 
-    def _held_index(self, file: File) -> BlockIndex | None:
-        path = self._store.path(file.blocks) if file.blocks else None
-        if path is None or path.stat().st_size > _INDEX_LIMIT:
-            return None
-        try:
-            index = parse_index(path.read_bytes())
-        except RegistryError:
-            return None
-        return index if (index.digest, index.size) == (file.digest, file.size) else None
-
     def _indexes(self, package: Package) -> tuple[BlockIndex, ...]:
-        found = (self._held_index(f) for f in package.files if self._store.path(f.digest))
+        found = (held_index(self._store, f) for f in package.files if self._store.path(f.digest))
         return tuple(index for index in found if index is not None)
 
     def _find_deltas(self, package: Package) -> dict[str, list[DeltaWant]]:
@@ -177,3 +167,15 @@ class Gatherer:
             if entry.artifact_type == DELTA and entry.size <= MANIFEST_LIMIT:
                 data, _ = self._origins.manifest(name, entry.digest, limit=entry.size)
                 yield entry, parse_manifest(data, f"a delta of {name}")
+
+
+def held_index(store: Store, file: File) -> BlockIndex | None:
+    """The file's block index, where the store has a good one."""
+    path = store.path(file.blocks) if file.blocks else None
+    if path is None or path.stat().st_size > _INDEX_LIMIT:
+        return None
+    try:
+        index = parse_index(path.read_bytes())
+    except RegistryError:
+        return None
+    return index if (index.digest, index.size) == (file.digest, file.size) else None

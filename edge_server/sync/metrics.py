@@ -41,7 +41,7 @@ class SyncCollector(Collector):
             "tepi_sync_origin_failures", "Requests that failed", labels=("origin",)
         )
         fetched = CounterMetricFamily(
-            "tepi_fill_bytes", "Bytes of blobs fetched", labels=("source",)
+            "tepi_fill_bytes", "Bytes of blobs, by where they came from", labels=("source",)
         )
         for origin in self._node.origins.report():
             if origin.name == NAME and not origin.bytes:
@@ -49,9 +49,14 @@ class SyncCollector(Collector):
             up.add_metric((origin.name, origin.region), float(origin.healthy))
             requests.add_metric((origin.name,), origin.requests)
             failures.add_metric((origin.name,), origin.failures)
-            fetched.add_metric((f"origin {origin.name}",), origin.bytes)
-        for peer in self._node.peers.report():
-            fetched.add_metric((f"peer {peer.name}",), peer.bytes)
+        for source, count in self._node.fills.totals().items():
+            fetched.add_metric((source,), count)
+        liars = GaugeMetricFamily(
+            "tepi_sync_peers_left_out",
+            "Peers that gave wrong bytes and are not asked any more",
+            len(self._node.peers.liars()),
+        )
+        yield liars
         yield from (up, requests, failures, fetched)
 
     def _store(self) -> Iterable[Metric]:
@@ -61,6 +66,13 @@ class SyncCollector(Collector):
             held = sum(entry.size for entry in blobs if bool(entry.pins) is pinned)
             size.add_metric((str(pinned).lower(),), held)
         yield size
+        scrub = CounterMetricFamily(
+            "tepi_store_damaged_blobs", "Blobs found damaged", self._node.scrub.damaged
+        )
+        mended = CounterMetricFamily(
+            "tepi_store_mended_blobs", "Damaged blobs fetched again", self._node.scrub.mended
+        )
+        yield from (scrub, mended)
 
     def _trust(self) -> Iterable[Metric]:
         trusted = self._node.trust.good

@@ -25,6 +25,7 @@ from edge_server.sync.follower import Follower
 from edge_server.sync.gather import Gatherer
 from edge_server.sync.holds import Holds
 from edge_server.sync.models import Models
+from edge_server.sync.scrub import Scrub
 from edge_server.sync.settings import OriginSettings, SettingsError, SyncSettings
 from edge_server.sync.status import Status
 from edge_server.sync.stick import Stick, as_origin
@@ -71,7 +72,7 @@ class Node:
         root = _root(settings.root)
         windows = parse_windows(settings.window)
         self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
         self._remotes: list[Remote] = []
         self.tier_address = ""
         origins = [self._origin(entry, number) for number, entry in enumerate(settings.origins)]
@@ -114,6 +115,17 @@ class Node:
                 time,
                 rng,
             )
+            self.scrub = Scrub(
+                settings.state,
+                self.store,
+                self.fills,
+                self.deployments,
+                models,
+                self._stop,
+                settings.scrub_days * 86400,
+                time,
+                rng,
+            )
         except BaseException:
             self.store.close()
             raise
@@ -125,8 +137,9 @@ class Node:
             self.tier_address = self.tier.start(self.settings.tier_listen)
         self.follower.start()
         if follow:
-            self._thread = threading.Thread(target=self.follower.run, name="tepi-sync")
-            self._thread.start()
+            for work, name in ((self.follower.run, "tepi-sync"), (self.scrub.run, "tepi-scrub")):
+                self._threads.append(threading.Thread(target=work, name=name))
+                self._threads[-1].start()
 
     def once(self) -> bool:
         """Look once and install what is due, each once; whether all that is wanted is current."""
@@ -140,8 +153,8 @@ class Node:
     def stop(self) -> None:
         """End it; what arrived is kept."""
         self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
+        for thread in self._threads:
+            thread.join()
         self.tier.stop()
         self.fills.stop()
         self.store.close()

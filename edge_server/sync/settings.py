@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from registry.errors import RegistryError
 
 DEFAULT_POLL_SECONDS: Final = 60.0
+DEFAULT_SCRUB_DAYS: Final = 7.0
 DEFAULT_RESERVE: Final = 1 << 30
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -54,6 +55,7 @@ class SyncSettings:
     window: str = ""  # HH:MM-HH:MM[,…], when fills may run; empty: always
     max_bytes: int | None = None  # of the store
     reserve_bytes: int = DEFAULT_RESERVE  # of the disk, left free
+    scrub_days: float = DEFAULT_SCRUB_DAYS  # between two readings of all blobs; 0: never
     tier_listen: str = ""  # HOST:PORT where nodes below pull; empty: nowhere
     deltas: bool = True
 
@@ -101,6 +103,9 @@ def parse_settings(table: Mapping[str, Any], base: Path, what: str) -> SyncSetti
     poll = top.take("poll_seconds", (int, float), DEFAULT_POLL_SECONDS)
     if not 0.1 <= poll <= 7 * 86400:
         top.fail("poll_seconds", f"{poll} is not between 0.1 and a week")
+    scrub = float(store.take("scrub_days", (int, float), DEFAULT_SCRUB_DAYS))
+    if not 0 <= scrub <= 3650:
+        store.fail("scrub_days", f"{scrub} is not between 0 (never) and 3650")
     settings = SyncSettings(
         state=base / top.take("state", str),
         root=base / top.take("root", str),
@@ -113,6 +118,7 @@ def parse_settings(table: Mapping[str, Any], base: Path, what: str) -> SyncSetti
         deltas=fill.take("deltas", bool, True),
         max_bytes=store.bytes("max_bytes", None),
         reserve_bytes=store.bytes("reserve_bytes", DEFAULT_RESERVE) or 0,
+        scrub_days=scrub,
         tier_listen=tier.take("listen", str, ""),
     )
     for rest in (top, store, fill, tier):

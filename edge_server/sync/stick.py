@@ -26,8 +26,12 @@ class Piece:
     etag = ""
 
     def __init__(self, path: Path, first: int, last: int | None) -> None:
+        """Raises Unreachable: the stick may be pulled at any moment."""
         self.start = first
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise Unreachable(f"the import folder: {error.strerror}") from None
         self.total = os.fstat(self._fd).st_size
         self.status = 206 if first or last is not None else 200
         self._at = first
@@ -66,7 +70,11 @@ class Stick:
     ) -> tuple[bytes, str, str]:
         """As OriginSource.manifest, by digest only."""
         path = self._blob(name, target)
-        data = path.open("rb").read(limit + 1)
+        try:
+            with path.open("rb") as file:
+                data = file.read(limit + 1)
+        except OSError as error:
+            raise Unreachable(f"the import folder: {error.strerror}") from None
         if len(data) > limit:
             raise EndlessData(f"{self._folder}: {target} has over {limit} bytes")
         return data, parse(data, target).media_type, digest_of(data)
