@@ -93,6 +93,8 @@ class Store(StoreView):
                         disk.mkdir(folder)
             else:
                 view._places.check()
+            if not root.is_dir():
+                raise NoStore(f"{root} is no folder", "give another one with --store")
             lock = own(root, disk)
             try:
                 store = Store(root, limits or StoreLimits(), disk, clock, block, lock)

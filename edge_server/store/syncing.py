@@ -44,6 +44,8 @@ class Syncing:
                     )
                 )
             self._raise_failure()
+            if self._stopped:
+                raise PartialClosed("the partial blob was closed while it was written")
 
     def wrote(self, count: int) -> None:
         """So many bytes more are in the file."""

@@ -284,6 +284,8 @@ class PowerCutDisk(StepDisk):
         with self._alive():
             fd = super().open(path, flags)
             self._track(fd, path)
+            if flags & os.O_TRUNC:
+                self._files[fd].pending.append((0, None))
             return fd
 
     def _track(self, fd: int, path: Path) -> None:

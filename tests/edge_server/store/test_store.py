@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -299,6 +299,37 @@ def test_a_damaged_blob_is_not_read(store: Store) -> None:
     assert store.damaged() == [digest]
 
 
+class BadSectors(Disk):
+    """Says EIO to every read of whole buffers."""
+
+    def preadv(self, fd: int, buffers: Sequence[bytearray | memoryview], offset: int) -> int:
+        raise OSError(5, "Input/output error")
+
+
+def test_a_blob_that_cannot_be_read_is_damaged(tmp_path: Path) -> None:
+    with Store.open(tmp_path, disk=BadSectors()) as store:
+        digest = put(store, 1)
+        (found,) = store.verify()
+        assert found.reason == "cannot be read at 0: Input/output error"
+        assert store.path(digest) is None
+
+
+def test_verify_can_be_stopped(store: Store) -> None:
+    for number in range(4):
+        put(store, number)
+
+    def stop(_count: int) -> None:
+        raise InterruptedScrub
+
+    with pytest.raises(InterruptedScrub):
+        store.verify(stop)
+    assert len(store.entries()) == 4
+
+
+class InterruptedScrub(Exception):
+    """The caller's own."""
+
+
 def test_verify_keeps_to_its_rate(store: Store) -> None:
     for number in range(4):
         put(store, number)
@@ -333,6 +364,9 @@ def test_no_store(tmp_path: Path) -> None:
     with pytest.raises(NoStore):
         Store.open(tmp_path, create=False)
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(NoStore, match="is no folder"):
+        Store.open(tmp_path / "file")
     Store.open(tmp_path).close()
     (tmp_path / "format").write_bytes(b"tepi store 2\n")
     with pytest.raises(NoStore, match="tepi store 2"):
