@@ -108,8 +108,8 @@ def check_clock(now: float, floor: float, slack: float) -> None:
         return
     raise ClockSetBack(
         f"this machine's clock says {_when(now)}, but {_when(floor)} has passed",
-        "set the clock of this machine; if it was wrong before and is right now, wait until it "
-        f"passes {_when(floor)}, or take it as it is with accept_clock",
+        "set the clock of this machine; if it had run ahead and is right now, installing goes on "
+        f"by itself after {_when(floor)}",
     )
 
 

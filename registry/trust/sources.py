@@ -177,4 +177,4 @@ def _reason(error: BaseException) -> str:
     while isinstance(inner, BaseException):
         error, inner = inner, getattr(inner, "reason", None)
     text = str(error)
-    return text.rpartition(">: ")[2] or type(error).__name__
+    return text.rpartition("): ")[2] or type(error).__name__
