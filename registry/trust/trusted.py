@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from registry.digest import check_digest
 from registry.errors import BadDigest
@@ -24,7 +23,6 @@ class Trusted:
     versions: Mapping[str, int]  # by role
     expires: Mapping[str, float]  # by role, in seconds since 1970
     packages: Mapping[str, tuple[str, int]]  # by target: digest, bytes
-    details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by target: custom
     rings: Mapping[str, Desired] = field(default_factory=dict)
     changed: bool = False  # against what was kept before
 
@@ -51,13 +49,11 @@ class Trusted:
 
 def trusted(source: str, found: Walk, rings: Mapping[str, Desired]) -> Trusted:
     """The state that a good walk led to."""
-    targets = found.targets.targets
     return Trusted(
         source,
         {role: found.signed[role].version for role in ROLES},
         {role: found.signed[role].expires.timestamp() for role in ROLES},
         _packages(found),
-        {path: dict(t.custom) for path, t in targets.items() if isinstance(t.custom, dict)},
         rings,
     )
 
