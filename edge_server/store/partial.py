@@ -23,7 +23,7 @@ from edge_server.store.record import RECORD_LIMIT, Record, last_record
 from edge_server.store.syncing import Syncing
 from registry.errors import WrongDigest, WrongSize
 
-_AHEAD = 32 << 20  # bytes for which the disk is asked at a time
+_AHEAD = 4 << 20  # bytes for which the disk is asked at a time: less than the hashing has in hand
 
 
 class Keeper(Protocol):
@@ -280,7 +280,7 @@ class Partial:
 
     def _allocate(self, end: int) -> None:
         """In large steps: fewer fragments, cheaper writes, and a full disk shows early."""
-        if end > self._allocated and self.size > _AHEAD // 32:
+        if end > self._allocated and self.size > _AHEAD // 4:
             count = min(max(_AHEAD, end - self._allocated), self.size - self._allocated)
             self._disk.allocate(self._fd, self._allocated, count)
             self._allocated += count
