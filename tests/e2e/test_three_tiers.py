@@ -27,8 +27,9 @@ LOSS, DELAY = 0.02, 0.02
 EXTRA = 3 << 20  # bytes of the model beside the digits' own
 WAIT = 180.0
 PAYLOAD = 1.05  # bytes of the origin's answers for each byte of one copy
-# On the wire each 1448 bytes have 66 of headers, 2 % are sent again, and trust files are asked for.
-WIRE = 1.15
+# On the wire each 1448 bytes have 66 of headers, 2 % are lost and sent again (some needlessly,
+# where the processor is late with an acknowledgement), and trust files are asked for each second.
+WIRE = 1.3
 
 
 def until(condition: Callable[[], object], what: str) -> None:
@@ -40,21 +41,21 @@ def until(condition: Callable[[], object], what: str) -> None:
 
 
 @contextmanager
-def running(command: list[str], log: Path) -> Iterator[str]:
-    """A process and its first line on standard output; it must stop in order."""
+def running(command: list[str], log: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that has said that it is ready; it must stop in order, unless the test killed
+    it."""
     with (
         log.open("a") as errors,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
     ):
         try:
             assert process.stdout is not None
-            line = process.stdout.readline()
-            assert line, log.read_text()
-            yield line
+            assert process.stdout.readline(), log.read_text()
+            yield process
         finally:
             process.send_signal(signal.SIGTERM)
             code = process.wait(60)
-    assert code == 0, log.read_text()
+    assert code in (0, -signal.SIGKILL), log.read_text()
 
 
 def origin(net: Network, registry: Registry, log: Path) -> Any:
@@ -145,3 +146,24 @@ def a_new_edge_needs_no_origin(
     with node(net, "edge1", folder, registry, "10.77.1.1"):
         until(lambda: current(folder), "the new edge has it")
         assert copy_bytes(folder) == one_copy
+
+
+def test_a_region_killed_in_the_middle_goes_on_where_it_was(
+    registry: Registry, tmp_path: Path
+) -> None:
+    links = [Link("origin", "region", LOSS, DELAY), Link("region", "edge1", LOSS, DELAY)]
+    folder, edge = tmp_path / "region", tmp_path / "edge"
+    with network(*links) as net, origin(net, registry, tmp_path / "origin-log"):
+        with (
+            node(net, "edge1", edge, registry, "10.77.1.1"),  # which has to wait
+            node(net, "region", folder, registry, "10.77.0.1") as region,
+        ):
+            until(lambda: net.sent()[0][0] > EXTRA // 2, "a half is through")
+            region.kill()
+            region.wait()
+            assert net.sent()[0][0] < EXTRA
+            with node(net, "region", folder, registry, "10.77.0.1"):
+                until(lambda: current(folder) and current(edge), "region and edge have it")
+        assert copy_bytes(edge) == copy_bytes(folder)
+    resumed = [line["range"] for line in requests(tmp_path / "origin-log") if "range" in line]
+    assert any(int(span.removeprefix("bytes=").split("-")[0]) > 0 for span in resumed), resumed
