@@ -18,6 +18,8 @@ EXIT_FAILED = 1
 EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 130
 
+_ROOMS = {"device", "edge_server", "firmware_bridge", "registry", "wire"}
+
 EXIT_CODES = """\b
 Exit codes:
   0    done
@@ -48,11 +50,42 @@ PACKAGE = "registry.package.command"
 REMOTE = "registry.remote.command"
 TRUST = "registry.trust.command"
 STORE = "edge_server.store.command"
+BRIDGE = "firmware_bridge.update.command"
+PROVISION = "firmware_bridge.provision.command"
 SYNC = "edge_server.sync.command"
 COMMANDS: dict[str, Entry | Folder] = {
     "card": Folder(
         "Look at models on a card, and at the card of a running server; serve a card.",
         {
+            "identify": Entry(
+                BRIDGE, "identify", "Say which card is at a port, and have it prove that."
+            ),
+            "versions": Entry(
+                BRIDGE,
+                "versions",
+                "Show a card's firmware: running, slots, and whether it is up to date.",
+            ),
+            "flash": Entry(
+                BRIDGE,
+                "flash",
+                "Put firmware into cards: check, upload, test, confirm, or go back.",
+            ),
+            "confirm": Entry(BRIDGE, "confirm", "Keep the firmware that a card runs on trial."),
+            "revert": Entry(BRIDGE, "revert", "Go back to a card's firmware before."),
+            "erase": Entry(BRIDGE, "erase", "Empty a card's second firmware slot."),
+            "telemetry": Entry(
+                BRIDGE,
+                "telemetry",
+                "Show temperatures, power, clocks, voltages and the fan of a card.",
+            ),
+            "limits": Entry(BRIDGE, "limits", "Show or set a card's power and temperature limits."),
+            "dump": Entry(BRIDGE, "dump", "Fetch a card's crash dumps."),
+            "history": Entry(BRIDGE, "history", "Show what was done to cards from this machine."),
+            "mcu": Entry(
+                "firmware_bridge.controller.command",
+                "mcu",
+                "Run a card's management controller in software, behind a pty.",
+            ),
             "attach": Entry(CARD, "attach", "Bring the card back and every model onto it."),
             "bench": Entry(
                 "device.cli",
@@ -142,6 +175,37 @@ COMMANDS: dict[str, Entry | Folder] = {
             "unpack": Entry(PACKAGE, "unpack", "Write a package's files into a model repository."),
             "verify": Entry(
                 PACKAGE, "verify", "Check every digest of a package and run its golden vectors."
+            ),
+        },
+    ),
+    "provision": Folder(
+        "Give a node its identity: keys, certificates, and the authority behind them.",
+        {
+            "deny": Entry(
+                PROVISION,
+                "deny",
+                "Put a node or a card on the list of those that get no certificate.",
+            ),
+            "enroll": Entry(PROVISION, "enroll", "Get this node its certificate."),
+            "export-csr": Entry(
+                PROVISION, "export_csr", "Write a request to be carried to the authority by hand."
+            ),
+            "import-cert": Entry(
+                PROVISION, "import_cert", "Take the certificate that was carried back."
+            ),
+            "init-ca": Entry(
+                PROVISION, "init_ca", "Make the authority that gives nodes their certificates."
+            ),
+            "renew": Entry(PROVISION, "renew", "Renew this node's certificate before it expires."),
+            "serve": Entry(PROVISION, "serve", "Run the authority's enrolment service over HTTPS."),
+            "sign-csr": Entry(
+                PROVISION, "sign_csr", "Sign a request that was carried here by hand."
+            ),
+            "status": Entry(
+                PROVISION, "status", "Show this node's certificate and what it is for."
+            ),
+            "token": Entry(
+                PROVISION, "token", "Make a one-time token for a node or a card's serial number."
             ),
         },
     ),
@@ -269,7 +333,7 @@ def explain(error: BaseException) -> tuple[str, int]:
     """
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return "interrupted", EXIT_INTERRUPTED
-    ours = type(error).__module__.partition(".")[0] in {"device", "edge_server", "registry", "wire"}
+    ours = type(error).__module__.partition(".")[0] in _ROOMS
     if ours or isinstance(error, OSError):
         remedy = getattr(error, "remedy", "")
         text = str(error)
