@@ -33,7 +33,6 @@ _METHODS = {
     "percentile": CalibrationMethod.Percentile,
 }
 _SECONDS = 2.0
-_BINS_AT_ONCE = 32  # samples whose tensors minmax holds at a time
 
 
 class Progress(Protocol):
@@ -216,8 +215,6 @@ def _quantized(
     progress: Progress,
 ) -> None:
     options: dict[str, object] = {"WeightSymmetric": True, "ActivationSymmetric": False}
-    if method == "minmax":
-        options["CalibMaxIntermediateOutputs"] = _BINS_AT_ONCE
     if method == "percentile":
         options["CalibPercentile"] = percentile
     if extent.float_results:
