@@ -16,7 +16,7 @@ from edge_server.fill.rate import Rate
 from edge_server.fill.receive import Limits
 from edge_server.fill.source import PEER_HEADERS, Origin, Peer
 from edge_server.fill.time import REAL_TIME, Time
-from edge_server.fill.window import parse_windows
+from edge_server.fill.window import Windows, parse_windows
 from edge_server.store.disk import REAL_DISK, Disk
 from edge_server.store.room import StoreLimits
 from edge_server.store.store import BLOCK, Store
@@ -86,14 +86,7 @@ class Node:
         self.store = Store.open(settings.store, limits, disk, time.wall, block=block)
         try:
             self.deployments = Deployments(settings.state, self.store.path, disk)
-            self.fills = Fills(
-                self.store,
-                self.origins,
-                self.peers,
-                limits=Limits(rate=Rate(settings.rate, time), time=time),
-                windows=windows,
-                rng=rng,
-            )
+            self.fills = self._fills(time, windows, rng)
             self.tier = Tier(
                 self.store, self.fills, self.origins, settings.state / "tier", time.wall
             )
@@ -129,6 +122,10 @@ class Node:
         except BaseException:
             self.store.close()
             raise
+
+    def _fills(self, time: Time, windows: Windows, rng: random.Random | None) -> Fills:
+        limits = Limits(rate=Rate(self.settings.rate, time), time=time)
+        return Fills(self.store, self.origins, self.peers, limits=limits, windows=windows, rng=rng)
 
     def start(self, follow: bool = True) -> None:
         """Take up what an earlier run left; then follow on a thread of its own, and serve the nodes
