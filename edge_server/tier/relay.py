@@ -7,6 +7,7 @@ Blocking and thread-safe. What is named by its digest is kept in the store and n
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import time
@@ -166,8 +167,6 @@ class Relay:
         digest = digest_of(data)
         if ":" in target and digest != target:
             raise WrongDigest(f"{name}@{target}: an origin gave {digest}")
-        try:
+        with contextlib.suppress(StoreError):  # no room: it is asked again next time
             self._store.add(data, digest)
-        except StoreError:  # no room: it is served all the same, and asked again next time
-            return ManifestFound(data, media_type, digest)
         return ManifestFound(data, media_type, digest)

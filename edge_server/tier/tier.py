@@ -74,7 +74,7 @@ class Tier:
         ready: Future[str] = Future()
         host, port = match[1].strip("[]"), int(match[2])
         self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._serve(relay, host, port, ready)), name="tepi-tier"
+            target=self._run, args=(relay, host, port, ready), name="tepi-tier"
         )
         self._thread.start()
         try:
@@ -94,6 +94,10 @@ class Tier:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
         self._thread = None
+
+    def _run(self, relay: Relay, host: str, port: int, ready: Future[str]) -> None:
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            runner.run(self._serve(relay, host, port, ready))
 
     async def _serve(self, relay: Relay, host: str, port: int, ready: Future[str]) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()

@@ -4,11 +4,15 @@
 import asyncio
 import hashlib
 import json
+import logging
 
 import pytest
 
 from registry.digest import digest_of
 from registry.oci import INDEX, MANIFEST, Descriptor, parse
+from registry.origin import sending
+from registry.origin.app import FIELDS
+from registry.origin.problems import LOGGER
 from tests.registry.origin.running import Running
 
 BLOB = bytes(range(256)) * 5000
@@ -103,6 +107,34 @@ async def test_a_client_that_goes_away_leaves_the_others_alone(origin: Running) 
     assert (await origin.ask("GET", path)).data == data
     writer.transport.abort()
     assert (await origin.ask("GET", path)).data == data
+
+
+async def test_a_client_that_takes_nothing_is_given_up(
+    origin: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "_SILENCE", 200)
+    blob = await origin.push_blob(b"x" * (32 << 20))
+    ended, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    class Ended(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.__dict__[FIELDS]["method"] == "GET":
+                loop.call_soon(ended.set)
+
+    handler = Ended()
+    LOGGER.addHandler(handler)
+    level = LOGGER.level
+    LOGGER.setLevel(logging.INFO)
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", origin.port)
+        writer.write(f"GET /v2/a/blobs/{blob.digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        async with asyncio.timeout(30):
+            await reader.readexactly(1000)
+            await ended.wait()
+    finally:
+        LOGGER.removeHandler(handler)
+        LOGGER.setLevel(level)
+        writer.transport.abort()
 
 
 async def test_lists_by_pages(origin: Running) -> None:
