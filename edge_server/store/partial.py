@@ -218,10 +218,8 @@ class Partial:
                 )
             self._syncing.finish()
             path = self._places.install(self._path, self.digest)
-            with self._using():
-                self._disk.make_read_only(
-                    self._fd
-                )  # not before: it may yet have to be gone on with
+            with self._using():  # not before: until now it may have to be gone on with
+                self._disk.make_read_only(self._fd)
             self._disk.unlink(self._places.record(self.digest))
         self._keeper.placed(self)
         if self._stop_writing():
