@@ -79,9 +79,9 @@ class Stick:
             raise EndlessData(f"{self._folder}: {target} has over {limit} bytes")
         return data, parse(data, target).media_type, digest_of(data)
 
-    def referrers(self, _name: str, _digest: str) -> Index:
+    def referrers(self, name: str, digest: str) -> Index:
         """As OriginSource.referrers. An export holds whole packages, no deltas."""
-        return Index(())
+        raise Missing(f"{self._folder}: referrers of {name} {digest}")
 
     def document(self, path: str, limit: int, etag: str = "") -> tuple[bytes | None, str]:
         """As OriginSource.document; a node reads metadata by `source` instead."""

@@ -44,10 +44,12 @@ def tepi(*words: str | Path, code: int = 0) -> str:
     return done.stdout + (done.stderr if code else "")
 
 
-def numbered(model: Path, release: int, extra: onnx.TensorProto | None = None) -> None:
-    """Have the digits model say which release it is: its probabilities add up to this. `extra` is a
-    tensor that no node uses."""
+def numbered(
+    model: Path, release: int, extra: onnx.TensorProto | None = None, doc: str = ""
+) -> None:
+    """Have the digits model say which release it is: its probabilities add up to this."""
     found = onnx.load(model)
+    found.producer_name += doc
     if extra is not None:
         found.graph.initializer.append(extra)
     last = found.graph.node[-1]
@@ -76,11 +78,18 @@ class Registry:
         """What a node is given by hand."""
         return self.folder / "tuf" / "metadata" / "1.root.json"
 
-    def pack(self, tag: str, release: int = 1, extra: onnx.TensorProto | None = None) -> None:
-        """A package of the digits model whose probabilities add up to `release`."""
+    def pack(
+        self,
+        tag: str,
+        release: int = 1,
+        extra: onnx.TensorProto | None = None,
+        doc: str = "",
+    ) -> None:
+        """A package of the digits model whose probabilities add up to `release`; `doc` is a text in
+        its header, `extra` a tensor that no node uses."""
         folder = self._work / f"model-{tag}" / "digits"
         shutil.copytree(DIGITS, folder)
-        numbered(folder / "1" / "model.onnx", release, extra)
+        numbered(folder / "1" / "model.onnx", release, extra, doc)
         tepi("model", "pack", folder, "-o", self.layout, "--tag", tag)
 
     def pack_wrong(self, tag: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from edge_server.client import INFERENCE, Client
@@ -168,6 +169,31 @@ def test_two_processes_on_one_store(registry: Registry, tmp_path: Path) -> None:
     with serving(settings) as node:
         assert str(node.process.pid) in failing("sync", "run", settings, "--once")
         assert str(node.process.pid) in failing("serve", "--sync", settings)
+
+
+@pytest.mark.parametrize("way", ["blocks", "delta"])
+def test_a_header_only_change_moves_under_two_percent(tmp_path: Path, way: str) -> None:
+    registry = Registry(tmp_path)
+    data = np.random.default_rng(5).standard_normal(4 << 20).astype(np.float32)
+    weights = onnx.numpy_helper.from_array(data, "more_weights")
+    with registry.serving():
+        for tag in ("1.0", "1.1"):
+            registry.pack(tag, extra=weights, doc=f"made by the {tag} of some trainer")
+            if tag == "1.1" and way == "delta":
+                tepi("model", "delta", registry.layout, "--new", tag, "--from", "1.0")
+            registry.vouch(tag)
+        registry.desire("1.0")
+        settings = registry.settings(tmp_path / "node")
+        tepi("sync", "run", settings, "--once")
+        (first,) = status(settings)["models"]
+        registry.desire("1.1")
+        tepi("sync", "run", settings, "--once")
+        (row,) = status(settings)["models"]
+    assert row["state"] == "current" and row["current"]["package"].endswith(":1.1")
+    moved = row["bytes_from"]["origin origin"]
+    assert first["bytes_from"]["origin origin"] >= 16 << 20
+    assert moved < 0.02 * row["bytes_total"], row
+    assert ("delta" if way == "delta" else "local") in row["bytes_from"], row
 
 
 def failing(*words: str | Path) -> str:
