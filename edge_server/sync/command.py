@@ -70,6 +70,11 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.
 @click.command(epilog=_RUN_EXAMPLES)
 @_settings_argument
 @click.option("--once", is_flag=True, help="Look once, install what is wanted, and exit.")
+@click.option(
+    "--accept-clock",
+    is_flag=True,
+    help="Take this machine's clock for right: where it had run ahead, and was set back since.",
+)
 @card_option
 @click.option(
     "--server",
@@ -86,7 +91,13 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.
 )
 @_json_option
 def run(
-    settings_file: Path, once: bool, card_bus: str, server: str, log_format: str, as_json: bool
+    settings_file: Path,
+    once: bool,
+    accept_clock: bool,
+    card_bus: str,
+    server: str,
+    log_format: str,
+    as_json: bool,
 ) -> int:
     """Follow the registry, once or for ever."""
     log.configure(log_format)
@@ -104,6 +115,8 @@ def run(
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, end)
         try:
+            if accept_clock:
+                node.trust.accept_clock()
             node.start(follow=not once)
             if not once:
                 _say_following(node, as_json)

@@ -23,7 +23,7 @@ _FOLDER: Final = "/tuf/"
 
 
 class OriginMetadata:
-    """An origin's metadata. A file that did not change is taken from memory."""
+    """An origin's metadata. A timestamp that did not change is taken from memory."""
 
     def __init__(self, origin: Origin, origins: Origins) -> None:
         self.name = origin.name
@@ -49,7 +49,7 @@ class OriginMetadata:
             data = held
         if len(data) > limit:
             raise too_large(self.name, path, limit)
-        if etag:
+        if etag and path.endswith("timestamp.json"):  # all else has its version in its name
             self._held[path] = (etag, data)
         return data
 
@@ -97,6 +97,10 @@ class NodeTrust:
     def source(self) -> str:
         """Where what was good last came from."""
         return self._good.source if self._good is not None else ""
+
+    def accept_clock(self) -> None:
+        """Take this machine's clock for right, where it had run ahead. Raises Busy, OSError."""
+        self._client.accept_clock()
 
     def still_good(self) -> bool:
         """Whether what was good last may be acted upon although the last look failed: no origin
