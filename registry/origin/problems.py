@@ -152,6 +152,9 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
             raise
         kind = Unsupported if error.status == 405 else NameUnknown
         return kind(f"there is no {request.method} {request.path[:200]}").answer()
+    except RegistryError as error:  # of a file in the registry's folder
+        LOGGER.error("%s %s: %s", request.method, request.path, error)
+        return Problem(str(error), error.remedy).answer()
     except ConnectionError:
         raise
     except OSError as error:

@@ -5,13 +5,16 @@ import asyncio
 import hashlib
 import json
 import logging
+from pathlib import PurePosixPath
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from registry.digest import digest_of
 from registry.oci import INDEX, MANIFEST, Descriptor, parse
 from registry.origin import sending
-from registry.origin.app import FIELDS
+from registry.origin.app import FIELDS, trust_path
 from registry.origin.problems import LOGGER
 from tests.registry.origin.running import Running
 
@@ -188,6 +191,22 @@ async def test_trust_files_are_asked_for_again_and_cheaply(origin: Running) -> N
     (folder / "timestamp.json").write_bytes(b'{"version": 2}')
     assert (await origin.ask("GET", path, headers={"If-None-Match": etag})).status == 200
     assert (await origin.ask("GET", "/tuf/metadata/2.root.json")).status == 404
+
+
+async def test_a_damaged_tag_is_an_error_that_says_so(origin: Running) -> None:
+    await origin.push(BLOB)
+    (tag,) = origin.storage.root.rglob("tags/v1")
+    tag.write_bytes(b"sha256:../../users")
+    answer = await origin.ask("GET", "/v2/a/manifests/v1")
+    assert (answer.status, answer.code) == (500, "UNKNOWN") and b"is not a digest" in answer.data
+
+
+@given(st.text() | st.lists(st.sampled_from(["metadata", "..", ".", "", "a", "/"])).map("/".join))
+def test_a_trust_path_never_leaves_its_folder(text: str) -> None:
+    path = trust_path(text)
+    if path is not None:
+        assert PurePosixPath("/tuf", path).parts[1] == "tuf"
+        assert not {"..", "."} & set(path.split("/")) and not path.startswith("/")
 
 
 @pytest.mark.parametrize(

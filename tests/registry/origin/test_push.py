@@ -208,6 +208,22 @@ async def test_bad_manifests(origin: Running, data: bytes, kind: str) -> None:
     assert (answer.status, answer.code) == (400, "MANIFEST_INVALID")
 
 
+async def test_dockers_schema_2(origin: Running) -> None:
+    layer = await origin.push_blob(BLOB)
+    await origin.push_blob(b"{}")
+    kind = "application/vnd.docker.distribution.manifest.v2+json"
+    found = json.loads(Manifest(CONFIG, (layer,)).encode()) | {"mediaType": kind}
+    data, headers = json.dumps(found).encode(), {"Content-Type": kind}
+    answer = await origin.ask("PUT", "/v2/a/manifests/v1", data=data, headers=headers)
+    assert answer.status == 201
+    got = await origin.ask("GET", "/v2/a/manifests/v1")
+    assert (got.data, got.headers["Content-Type"]) == (data, kind)
+    found["layers"][0]["digest"] = digest_of(b"not here")
+    data = json.dumps(found).encode()
+    answer = await origin.ask("PUT", "/v2/a/manifests/v1", data=data, headers=headers)
+    assert answer.code == "MANIFEST_BLOB_UNKNOWN"
+
+
 async def test_a_manifest_under_another_digest(origin: Running) -> None:
     await origin.push_blob(b"{}")
     answer = await origin.push_manifest(Manifest(CONFIG, ()), digest_of(b"other"))
