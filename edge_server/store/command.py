@@ -25,7 +25,7 @@ from registry.errors import NotFound
 from registry.reference import parse_reference
 from registry.remote.options import Access, registry_options
 
-DEFAULT_STORE = Path("/var/lib/tepi")
+DEFAULT_STORE = Path("/var/lib/tepi/store")
 _LEAST_PREFIX = 6  # hexadecimal digits that stand for a digest
 _SHOWN = len("sha256:") + 12
 _LIST_EXAMPLES = """\b

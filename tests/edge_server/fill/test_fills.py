@@ -175,10 +175,10 @@ def test_stop_does_not_wait_for_a_silent_source(registry: Registry, make_fills: 
     digest = registry.add(DATA)
     never = threading.Event()
     registry.script.append(hold(1000, never))
-    fills = make_fills(registry, timeout=60.0)
+    fills = make_fills(registry, timeout=60.0, background=1)
     fill = fills.start(Want(NAME, digest, SIZE))
+    fill.read(999, 1, 20)  # it is this fill that the script holds, and the others queue behind it
     waiting = [fills.start(Want(NAME, registry.add(bytes([at])), 1)) for at in range(5)]
-    fill.read(999, 1, 20)
     stopper = threading.Thread(target=fills.stop)
     stopper.start()
     stopper.join(10)
