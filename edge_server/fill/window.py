@@ -44,9 +44,10 @@ class Windows:
                 today + timedelta(days=day), time(begin // 60, begin % 60), self.zone
             ).timestamp()
             for begin, _ in self.spans
-            for day in range(3)
+            for day in range(4)
         ]
-        return min(begin - wall for begin in begins if begin > wall)
+        # A window within the hour that summer time skips does not open on that day.
+        return min(begin - wall for begin in begins if begin > wall and self.is_open(begin))
 
 
 ALWAYS = Windows()
