@@ -7,4 +7,4 @@ from tests.e2e.destructive import destroy
 
 
 def test_interrupted_at_random_points_a_node_serves_old_or_new(tmp_path: Path) -> None:
-    assert destroy(tmp_path, 35, 20261126).total() >= 35
+    assert destroy(tmp_path, 24, 20261126).total() >= 24
