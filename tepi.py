@@ -101,6 +101,12 @@ COMMANDS: dict[str, Entry | Folder] = {
             "diag": Entry(
                 CARD, "diag", "Check whether the card is in order; requests go on meanwhile."
             ),
+            "drain": Entry(
+                CARD, "drain", "Let requests go without the card; those under way finish on it."
+            ),
+            "resume": Entry(
+                CARD, "resume", "End a drain: load every model again and prove the card."
+            ),
             "explain": Entry(
                 "device.cli",
                 "explain",

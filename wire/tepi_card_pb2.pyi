@@ -4,8 +4,9 @@ isort:skip_file
 SPDX-License-Identifier: Apache-2.0
 
 The accelerator card of a running server. Looking is for everybody; what changes the card
-(Detach, Attach, Reset, Inject, Diagnose at level 3) only on a server that was started with
---card-control, for tests and maintenance: whoever can call it can take the card away.
+(Detach, Attach, Reset, Drain, Resume, Inject, Diagnose at level 3) only on a server that was
+started with --card-control, for tests and maintenance: whoever can call it can take the card
+away.
 """
 
 from collections import abc as _abc
@@ -40,6 +41,7 @@ class _CardStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CardState.V
     CARD_STATE_DEGRADED: _CardState.ValueType  # 6
     CARD_STATE_RESETTING: _CardState.ValueType  # 7
     CARD_STATE_FAILED: _CardState.ValueType  # 8
+    CARD_STATE_RESTING: _CardState.ValueType  # 9
 
 class CardState(_CardState, metaclass=_CardStateEnumTypeWrapper):
     """docs/card-states.md tells what each means and what follows."""
@@ -54,6 +56,7 @@ CARD_STATE_READY: CardState.ValueType  # 5
 CARD_STATE_DEGRADED: CardState.ValueType  # 6
 CARD_STATE_RESETTING: CardState.ValueType  # 7
 CARD_STATE_FAILED: CardState.ValueType  # 8
+CARD_STATE_RESTING: CardState.ValueType  # 9
 Global___CardState: _TypeAlias = CardState  # noqa: Y015
 
 @_typing.final
@@ -70,6 +73,41 @@ class CardStatusRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CardStatusRequest: _TypeAlias = CardStatusRequest  # noqa: Y015
+
+@_typing.final
+class CardDrainRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """shown wherever the card's state is"""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CardDrainRequest: _TypeAlias = CardDrainRequest  # noqa: Y015
+
+@_typing.final
+class CardResumeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CardResumeRequest: _TypeAlias = CardResumeRequest  # noqa: Y015
 
 @_typing.final
 class CardDetachRequest(_message.Message):
@@ -292,6 +330,7 @@ class CardStatus(_message.Message):
     ISA_FIELD_NUMBER: _builtins.int
     REGISTERS_FIELD_NUMBER: _builtins.int
     CLOCK_NS_FIELD_NUMBER: _builtins.int
+    CONTROLLER_FIELD_NUMBER: _builtins.int
     state: Global___CardState.ValueType
     bus: _builtins.str
     """as given to --card"""
@@ -315,6 +354,10 @@ class CardStatus(_message.Message):
     def registers(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """what the card says of itself, docs/card.md"""
 
+    @_builtins.property
+    def controller(self) -> Global___CardController:
+        """absent where the server was given none"""
+
     def __init__(
         self,
         *,
@@ -330,14 +373,78 @@ class CardStatus(_message.Message):
         isa: _builtins.str = ...,
         registers: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         clock_ns: _builtins.int = ...,
+        controller: Global___CardController | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["controller", b"controller"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bus", b"bus", "clock_ns", b"clock_ns", "faults", b"faults", "isa", b"isa", "losses", b"losses", "models", b"models", "reason", b"reason", "registers", b"registers", "resets", b"resets", "returns", b"returns", "state", b"state", "taken_away", b"taken_away"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bus", b"bus", "clock_ns", b"clock_ns", "controller", b"controller", "faults", b"faults", "isa", b"isa", "losses", b"losses", "models", b"models", "reason", b"reason", "registers", b"registers", "resets", b"resets", "returns", b"returns", "state", b"state", "taken_away", b"taken_away"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CardStatus: _TypeAlias = CardStatus  # noqa: Y015
+
+@_typing.final
+class CardController(_message.Message):
+    """What the card's management controller says, read over its serial line."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ReadingsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PORT_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    SERIAL_FIELD_NUMBER: _builtins.int
+    FIRMWARE_FIELD_NUMBER: _builtins.int
+    READINGS_FIELD_NUMBER: _builtins.int
+    FAULTS_FIELD_NUMBER: _builtins.int
+    port: _builtins.str
+    error: _builtins.str
+    """why it says nothing; empty where it does"""
+    serial: _builtins.str
+    firmware: _builtins.str
+    @_builtins.property
+    def readings(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """"temp.core_c", "power.board_w", …: group, sensor, unit"""
+
+    @_builtins.property
+    def faults(self) -> _containers.RepeatedCompositeFieldContainer[Global___CardLogEntry]:
+        """the newest, oldest first"""
+
+    def __init__(
+        self,
+        *,
+        port: _builtins.str = ...,
+        error: _builtins.str = ...,
+        serial: _builtins.str = ...,
+        firmware: _builtins.str = ...,
+        readings: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        faults: _abc.Iterable[Global___CardLogEntry] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "faults", b"faults", "firmware", b"firmware", "port", b"port", "readings", b"readings", "serial", b"serial"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CardController: _TypeAlias = CardController  # noqa: Y015
 
 @_typing.final
 class CardLogEntry(_message.Message):

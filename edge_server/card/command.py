@@ -180,3 +180,22 @@ def detach(address: str, as_json: bool) -> None:
 def attach(address: str, as_json: bool) -> None:
     """Bring the card back and every model onto it."""
     _change("Attach", pb.CardAttachRequest(), address, as_json)
+
+
+@click.command()
+@address_option
+@click.option(
+    "--reason", default="", metavar="TEXT", help="Shown wherever the card's state is shown."
+)
+@_JSON
+def drain(address: str, reason: str, as_json: bool) -> None:
+    """Let requests go without the card; those under way finish on it."""
+    _change("Drain", pb.CardDrainRequest(reason=reason), address, as_json)
+
+
+@click.command()
+@address_option
+@_JSON
+def resume(address: str, as_json: bool) -> None:
+    """End a drain: load every model again and prove the card."""
+    _change("Resume", pb.CardResumeRequest(), address, as_json)

@@ -11,12 +11,14 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 from device.errors import CardError, CardFault, CardGone
 from edge_server import log
+from edge_server.card.outcomes import Outcomes, raised
 from edge_server.card.states import TABLE, CardEvent, CardState
 from edge_server.card.strikes import Strikes
+from edge_server.card.users import CardUsers
 from edge_server.clock import Clock
 from edge_server.engines.card import CardLike
 from edge_server.loader import Card, fault_word
@@ -33,22 +35,6 @@ WATCH_INTERVAL: Final = 1.0  # seconds between looks at a card that no request u
 STILL: Final = 3  # looks at which the heartbeat may stand still
 
 _ON_BUS = (CardState.STARTING, CardState.PROBATION, CardState.READY)
-
-
-class CardUsers(Protocol):
-    """Who runs on the card: the models."""
-
-    def leave(self, why: OffCard) -> None:
-        """From now on requests go without the card; what was loaded onto it is let go."""
-
-    async def load(self) -> None:
-        """Bring everything onto the card, for nobody's use yet."""
-
-    async def check(self) -> str:
-        """Run shadow requests; what is wrong with the answers, or empty. Raises CardError."""
-
-    def enter(self) -> None:
-        """From now on requests run on the card."""
 
 
 class CardLink:
@@ -69,6 +55,7 @@ class CardLink:
         self.returns = 0
         self.resets = 0
         self.taken_away = False
+        self.withheld = ""  # why the card is to rest, whatever state it is in
         self._open_card = open_card
         self._executor = executor
         self._clock = clock
@@ -83,7 +70,7 @@ class CardLink:
         self._ready_since = clock.now()
         self._overdue = 0  # runs that have not ended in time
         self._strikes = Strikes()
-        self._outcomes: set[asyncio.Future[CardError | None]] = set()
+        self._outcomes = Outcomes()
 
     def serve(self, users: CardUsers) -> None:
         """Who is to be told; once, before `open`."""
@@ -119,7 +106,7 @@ class CardLink:
         """The first models are loaded: returns when they may use the card, or can't yet."""
         if self._open_card is None:
             return
-        settled = self._outcome()
+        settled = self._outcomes.expect()
         self._supervisor = asyncio.ensure_future(self._supervise())
         if self.state is not CardState.ABSENT:
             await settled
@@ -186,22 +173,24 @@ class CardLink:
             await self.call(self._card.detach)
         why = OffCard("card_gone", "the card was detached")
         self._happen(CardEvent.TAKEN_AWAY, why)
-        self._tell(CardGone(why.detail, code=64, fault="GONE", remedy="run tepi card attach"))
+        self._outcomes.tell(
+            CardGone(why.detail, code=64, fault="GONE", remedy="run tepi card attach")
+        )
 
     async def attach(self) -> None:
         """Bring the card back and the models onto it. Raises CardError where it stays away."""
         if self.state in (CardState.NONE, CardState.READY):
             return
-        outcome = self._outcome()
+        outcome = self._outcomes.expect()
         self.taken_away, self._attempts = False, 0
         self._moved.set()
-        await self._raise(outcome)
+        await raised(outcome)
 
     async def reset(self) -> None:
         """Reset the card and put it through probation. Raises CardError where that fails."""
         if self.state is CardState.NONE:
             return
-        outcome = self._outcome()
+        outcome = self._outcomes.expect()
         self._attempts = self._vain = 0
         if CardEvent.RETRIED in TABLE[self.state]:
             why = OffCard("card_reset", "the card is being reset by an operator")
@@ -209,24 +198,25 @@ class CardLink:
         else:
             self.taken_away = False
             self._moved.set()
-        await self._raise(outcome)
+        await raised(outcome)
 
-    def _outcome(self) -> asyncio.Future[CardError | None]:
-        """Done when the card is ready, or an attempt to get there has failed."""
-        future: asyncio.Future[CardError | None] = asyncio.get_running_loop().create_future()
-        self._outcomes.add(future)
-        return future
+    # -- what its controller says, or who updates its firmware ---------------------------------
 
-    async def _raise(self, outcome: asyncio.Future[CardError | None]) -> None:
-        error = await outcome
-        if error is not None:
-            raise error
+    def withhold(self, why: str) -> None:
+        """Let requests go without the card until `relieve`: it is too hot, say, or its firmware is
+        being changed. Runs under way finish on it."""
+        self.withheld = why
+        if self.state in _ON_BUS:
+            self._happen(CardEvent.WITHHELD, OffCard("card_resting", why))
 
-    def _tell(self, error: CardError | None) -> None:
-        for future in self._outcomes:
-            if not future.done():
-                future.set_result(error)
-        self._outcomes.clear()
+    async def relieve(self) -> None:
+        """It may be used again: returns when it is in use, or where it cannot be. Raises
+        CardError where it does not come back."""
+        self.withheld = ""
+        if self.state is CardState.RESTING:
+            outcome = self._outcomes.expect()
+            self._happen(CardEvent.RELIEVED)
+            await raised(outcome)
 
     # -- the way through the states -----------------------------------------------------------
 
@@ -239,6 +229,7 @@ class CardLink:
             CardState.DEGRADED: self._rest,
             CardState.RESETTING: self._reset,
             CardState.FAILED: self._despair,
+            CardState.RESTING: self._sleep,
         }
         while True:
             serial = self._serial
@@ -252,10 +243,10 @@ class CardLink:
                 why = OffCard(fault_word(error), str(error))
                 event = self._event_of(error)
                 if serial == self._serial:
-                    self._tell(error)
+                    self._outcomes.tell(error)
             except Exception:
                 log.failure("defect", where=f"card {self.state}")
-                self._tell(CardFault("a defect of the server", code=0, fault="DEFECT"))
+                self._outcomes.tell(CardFault("a defect of the server", code=0, fault="DEFECT"))
                 await self._pause(LAST_DELAY)
                 continue
             if event is not None and serial == self._serial:
@@ -303,7 +294,7 @@ class CardLink:
         self._strikes.clear()
         assert self._users is not None
         self._users.enter()
-        self._tell(None)
+        self._outcomes.tell(None)
 
     async def _pause(self, seconds: float | None) -> bool:
         """Until something happens (False), or `seconds` have passed (True)."""
@@ -346,6 +337,10 @@ class CardLink:
 
     async def _load(self) -> CardEvent:
         assert self._users is not None
+        if self.withheld:
+            self.absent = OffCard("card_resting", self.withheld)
+            self._outcomes.tell(None)
+            return CardEvent.WITHHELD
         await self._users.load()
         return CardEvent.LOADED
 
@@ -356,7 +351,7 @@ class CardLink:
             return CardEvent.PASSED
         self.absent = OffCard("card_mismatch", wrong)
         log.warning("card failed probation", bus=self.bus, reason=wrong)
-        self._tell(CardFault(wrong, code=0, fault="MISMATCH", remedy="run tepi card diag"))
+        self._outcomes.tell(CardFault(wrong, code=0, fault="MISMATCH", remedy="run tepi card diag"))
         return CardEvent.DOUBTED
 
     async def _watch(self) -> CardEvent | None:
@@ -391,6 +386,10 @@ class CardLink:
 
     async def _despair(self) -> CardEvent | None:
         return CardEvent.RETRIED if await self._pause(FAILED_DELAY) else None
+
+    async def _sleep(self) -> CardEvent | None:
+        await self._pause(None)
+        return None
 
     def _count(self, error: CardError) -> None:
         self.faults[error.code] = self.faults.get(error.code, 0) + 1

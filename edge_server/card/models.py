@@ -14,7 +14,7 @@ from edge_server.served import OffCard, ServedVersion
 
 
 class ModelsOnCard:
-    """See edge_server.card.link.CardUsers."""
+    """See edge_server.card.users.CardUsers."""
 
     def __init__(
         self,

@@ -24,6 +24,7 @@ class CardState(StrEnum):
     DEGRADED = "degraded"
     RESETTING = "resetting"
     FAILED = "failed"
+    RESTING = "resting"
 
 
 class CardEvent(StrEnum):
@@ -40,6 +41,8 @@ class CardEvent(StrEnum):
     REFUSED = "refused"  # and failed
     GIVEN_UP = "given up"  # after so many
     TAKEN_AWAY = "taken away"  # by an operator, who will bring it back
+    WITHHELD = "withheld"  # its controller says that it must rest, or its firmware is changed
+    RELIEVED = "relieved"  # that is over
 
 
 MEANINGS: Final = MappingProxyType(
@@ -56,23 +59,28 @@ MEANINGS: Final = MappingProxyType(
         CardState.RESETTING: "It is being reset.",
         CardState.FAILED: "Five resets in a row did not bring it back. One more is tried every "
         "5 minutes; `tepi card reset` tries at once and says what is wrong.",
+        CardState.RESTING: "Its management controller reports heat or a power fault, or its "
+        "firmware is being changed (`tepi card drain`). Runs under way finish; it is loaded and "
+        "proven again once that is over.",
     }
 )
 
 _S, _E = CardState, CardEvent
 _ANYWHERE = {_E.LEFT: _S.ABSENT, _E.TAKEN_AWAY: _S.ABSENT}
+_REST = {_E.WITHHELD: _S.RESTING}
 _UNTRUSTED = {_E.FAULTED: _S.DEGRADED, _E.DOUBTED: _S.DEGRADED}
 
 TABLE: Final = MappingProxyType(
     {
         _S.NONE: {},
         _S.ABSENT: {_E.FOUND: _S.STARTING, _E.TAKEN_AWAY: _S.ABSENT},
-        _S.STARTING: {_E.LOADED: _S.PROBATION, **_UNTRUSTED, **_ANYWHERE},
-        _S.PROBATION: {_E.PASSED: _S.READY, **_UNTRUSTED, **_ANYWHERE},
-        _S.READY: {_E.RETRIED: _S.RESETTING, **_UNTRUSTED, **_ANYWHERE},
+        _S.STARTING: {_E.LOADED: _S.PROBATION, **_UNTRUSTED, **_REST, **_ANYWHERE},
+        _S.PROBATION: {_E.PASSED: _S.READY, **_UNTRUSTED, **_REST, **_ANYWHERE},
+        _S.READY: {_E.RETRIED: _S.RESETTING, **_UNTRUSTED, **_REST, **_ANYWHERE},
         _S.DEGRADED: {_E.RETRIED: _S.RESETTING, _E.GIVEN_UP: _S.FAILED, **_ANYWHERE},
         _S.RESETTING: {_E.RESET: _S.STARTING, _E.REFUSED: _S.DEGRADED, **_ANYWHERE},
         _S.FAILED: {_E.RETRIED: _S.RESETTING, **_ANYWHERE},
+        _S.RESTING: {_E.RELIEVED: _S.STARTING, _E.RETRIED: _S.RESETTING, **_ANYWHERE},
     }
 )
 """The state that follows a state and an event; an event that a state does not know is a defect."""
