@@ -100,14 +100,14 @@ class CardControl:
     async def Drain(self, request: pb.CardDrainRequest) -> pb.CardStatus:
         """Answers at once: new requests go without the card, those under way finish on it."""
         self._require_card(change=True)
-        self._link.withhold(request.reason or "an operator drained it")
+        self._link.withhold("operator", request.reason or "an operator drained it")
         return await self._status()
 
     async def Resume(self, _request: pb.CardResumeRequest) -> pb.CardStatus:
         """Answers when the models are on the card again; UNAVAILABLE where it stays away."""
         self._require_card(change=True)
         try:
-            await self._link.relieve()
+            await self._link.relieve("operator")
         except CardError as error:
             raise unavailable(f"the card is not back: {error} {error.remedy}") from None
         return await self._status()

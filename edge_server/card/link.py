@@ -55,7 +55,7 @@ class CardLink:
         self.returns = 0
         self.resets = 0
         self.taken_away = False
-        self.withheld = ""  # why the card is to rest, whatever state it is in
+        self.withheld: dict[str, str] = {}  # who wants the card to rest, in any state, and why
         self._open_card = open_card
         self._executor = executor
         self._clock = clock
@@ -202,18 +202,18 @@ class CardLink:
 
     # -- what its controller says, or who updates its firmware ---------------------------------
 
-    def withhold(self, why: str) -> None:
-        """Let requests go without the card until `relieve`: it is too hot, say, or its firmware is
-        being changed. Runs under way finish on it."""
-        self.withheld = why
+    def withhold(self, who: str, why: str) -> None:
+        """Let requests go without the card until `who` relieves it: it is too hot, say, or its
+        firmware is being changed. Runs under way finish on it."""
+        self.withheld[who] = why
         if self.state in _ON_BUS:
             self._happen(CardEvent.WITHHELD, OffCard("card_resting", why))
 
-    async def relieve(self) -> None:
-        """It may be used again: returns when it is in use, or where it cannot be. Raises
-        CardError where it does not come back."""
-        self.withheld = ""
-        if self.state is CardState.RESTING:
+    async def relieve(self, who: str) -> None:
+        """That is over: returns when the card is in use again, where nobody else withholds it.
+        Raises CardError where it does not come back."""
+        self.withheld.pop(who, None)
+        if self.state is CardState.RESTING and not self.withheld:
             outcome = self._outcomes.expect()
             self._happen(CardEvent.RELIEVED)
             await raised(outcome)
@@ -338,7 +338,7 @@ class CardLink:
     async def _load(self) -> CardEvent:
         assert self._users is not None
         if self.withheld:
-            self.absent = OffCard("card_resting", self.withheld)
+            self.absent = OffCard("card_resting", next(iter(self.withheld.values())))
             self._outcomes.tell(None)
             return CardEvent.WITHHELD
         await self._users.load()

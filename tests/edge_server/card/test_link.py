@@ -279,13 +279,14 @@ async def test_a_reset_of_a_card_that_is_taken_away_meanwhile_says_so() -> None:
 async def test_a_card_that_is_to_rest_is_left_and_proven_again_afterwards() -> None:
     async with started() as stand:
         stand.users.log.clear()
-        stand.link.withhold("the core has 104 °C")
+        stand.link.withhold("controller", "the core has 104 °C")
         assert stand.link.state is CardState.RESTING
         assert stand.link.absent.detail == "the core has 104 °C"
         assert stand.users.log == ["leave card_resting"]
-        stand.link.withhold("the core has 105 °C")  # again: it rests already
+        stand.link.withhold("controller", "the core has 105 °C")  # again: it rests already
         await asyncio.gather(
-            stand.link.relieve(), stand.waking(lambda: stand.link.state is CardState.READY)
+            stand.link.relieve("controller"),
+            stand.waking(lambda: stand.link.state is CardState.READY),
         )
         assert stand.users.log == ["leave card_resting", "load", "check", "enter"]
         assert stand.link.resets == 0
@@ -296,12 +297,13 @@ async def test_a_card_that_comes_back_while_it_is_to_rest_does_not_enter() -> No
         stand.card.alive, stand.card.absent = False, True
         stand.link.report(gone())
         assert stand.link.state is CardState.ABSENT
-        stand.link.withhold("its firmware is being changed")
+        stand.link.withhold("controller", "its firmware is being changed")
         stand.card.absent = False
         await stand.reaches(CardState.RESTING)
         stand.users.log.clear()
         await asyncio.gather(
-            stand.link.relieve(), stand.waking(lambda: stand.link.state is CardState.READY)
+            stand.link.relieve("controller"),
+            stand.waking(lambda: stand.link.state is CardState.READY),
         )
         assert stand.users.log == ["load", "check", "enter"]
 
@@ -309,12 +311,24 @@ async def test_a_card_that_comes_back_while_it_is_to_rest_does_not_enter() -> No
 async def test_relief_for_a_card_that_does_not_rest_changes_nothing() -> None:
     async with started() as stand:
         stand.users.log.clear()
-        await stand.link.relieve()
+        await stand.link.relieve("controller")
         assert stand.link.state is CardState.READY and stand.users.log == []
 
 
 async def test_an_operator_may_reset_a_card_that_rests_and_it_rests_on() -> None:
     async with started() as stand:
-        stand.link.withhold("too hot")
+        stand.link.withhold("controller", "too hot")
         await asyncio.gather(stand.link.reset(), stand.waking(lambda: stand.link.resets == 1))
         await stand.reaches(CardState.RESTING)
+
+
+async def test_a_card_rests_until_all_who_want_that_have_relieved_it() -> None:
+    async with started() as stand:
+        stand.link.withhold("operator", "its firmware is being changed")
+        stand.link.withhold("controller", "too hot")
+        await stand.link.relieve("controller")
+        assert stand.link.state is CardState.RESTING
+        await asyncio.gather(
+            stand.link.relieve("operator"),
+            stand.waking(lambda: stand.link.state is CardState.READY),
+        )
