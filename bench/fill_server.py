@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from bench.fill import docker_origin, tepi_origin
@@ -107,7 +108,7 @@ def measure(folder: Path, size: int, runs: int, clients: int) -> None:
         for name, address in {**servers, "tier": warm}.items():
             for count in (1, clients):
                 label = f"{name}, {count} client{'s' if count > 1 else ''}"
-                ways[label] = lambda at=address, n=count: rate(at, path, size, n)  # type: ignore[misc]
+                ways[label] = partial(rate, address, path, size, count)
 
         def cold() -> float:
             with tier(folder / "cold", origin) as address:

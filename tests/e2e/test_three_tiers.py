@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def test_origin_egress_is_one_copy_over_bad_links_and_a_cut_one(
             assert net.sent()[0][0] == before < EXTRA
             net.set_link(0, "up")
             for name in folders:
-                until(lambda name=name: current(folders[name]), f"{name} has it")  # type: ignore[misc]
+                until(partial(current, folders[name]), f"{name} has it")
             wire = net.sent()[0][0]
         one_copy = copy_bytes(folders["region"])
         assert one_copy > EXTRA and {copy_bytes(folders[edge]) for edge in EDGES} == {one_copy}
