@@ -29,6 +29,7 @@ class SyncCollector(Collector):
         yield from self._origins()
         yield from self._store()
         yield from self._trust()
+        yield from self._tier()
 
     def _origins(self) -> Iterable[Metric]:
         up = GaugeMetricFamily(
@@ -73,6 +74,16 @@ class SyncCollector(Collector):
             "tepi_store_mended_blobs", "Damaged blobs fetched again", self._node.scrub.mended
         )
         yield from (scrub, mended)
+
+    def _tier(self) -> Iterable[Metric]:
+        counts = self._node.tier.counts
+        requests = CounterMetricFamily(
+            "tepi_tier_requests", "Blobs that nodes below asked for", labels=("how",)
+        )
+        for how in ("hits", "joined", "misses"):
+            requests.add_metric((how,), getattr(counts, how))
+        sent = CounterMetricFamily("tepi_tier_sent_bytes", "Bytes sent to them", counts.bytes)
+        yield from (requests, sent)
 
     def _trust(self) -> Iterable[Metric]:
         trusted = self._node.trust.good

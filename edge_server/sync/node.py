@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import ssl
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -31,6 +32,8 @@ from edge_server.sync.status import Status
 from edge_server.sync.stick import Stick, as_origin
 from edge_server.sync.trust import NodeTrust
 from edge_server.tier.tier import Tier
+from registry.origin.app import tls_context
+from registry.origin.users import Access, Users
 from registry.remote.client import Remote
 from registry.remote.credentials import find_credentials
 
@@ -87,9 +90,7 @@ class Node:
         try:
             self.deployments = Deployments(settings.state, self.store.path, disk)
             self.fills = self._fills(time, windows, rng)
-            self.tier = Tier(
-                self.store, self.fills, self.origins, settings.state / "tier", time.wall
-            )
+            self.tier = self._tier(time)
             self.trust = NodeTrust(settings.trust, root, settings.ring, self.origins, stick, time)
             self.status = Status(settings.state, settings.ring, self.origins, time, on_change)
             gatherer = Gatherer(
@@ -122,6 +123,19 @@ class Node:
         except BaseException:
             self.store.close()
             raise
+
+    def _tier(self, time: Time) -> Tier:
+        settings = self.settings
+        users = Users(settings.tier_users) if settings.tier_users is not None else None
+        return Tier(
+            self.store,
+            self.fills,
+            self.origins,
+            settings.state / "tier",
+            time.wall,
+            access=Access(users),
+            tls=_tier_tls(settings),
+        )
 
     def _fills(self, time: Time, windows: Windows, rng: random.Random | None) -> Fills:
         limits = Limits(rate=Rate(self.settings.rate, time), time=time)
@@ -189,6 +203,20 @@ class Node:
         )
         self._remotes.append(remote)
         return remote
+
+
+def _tier_tls(settings: SyncSettings) -> ssl.SSLContext | None:
+    """What nodes below meet; with a client authority they must show a certificate of it."""
+    if settings.tier_cert is None or settings.tier_key is None:
+        return None
+    try:
+        context = tls_context(str(settings.tier_cert), str(settings.tier_key))
+        if settings.tier_client_ca is not None:
+            context.load_verify_locations(settings.tier_client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except OSError as error:  # SSLError is one
+        raise SettingsError(f"[tier] certificates cannot be used: {error}") from None
+    return context
 
 
 def _root(path: Path) -> bytes:

@@ -57,6 +57,12 @@ class SyncSettings:
     reserve_bytes: int = DEFAULT_RESERVE  # of the disk, left free
     scrub_days: float = DEFAULT_SCRUB_DAYS  # between two readings of all blobs; 0: never
     tier_listen: str = ""  # HOST:PORT where nodes below pull; empty: nowhere
+    tier_users: Path | None = (
+        None  # who may pull from it, as `tepi registry serve --add-user` writes
+    )
+    tier_cert: Path | None = None  # with its key: HTTPS
+    tier_key: Path | None = None
+    tier_client_ca: Path | None = None  # nodes below must show a certificate of this authority
     deltas: bool = True
 
     @property
@@ -120,9 +126,17 @@ def parse_settings(table: Mapping[str, Any], base: Path, what: str) -> SyncSetti
         reserve_bytes=store.bytes("reserve_bytes", DEFAULT_RESERVE) or 0,
         scrub_days=scrub,
         tier_listen=tier.take("listen", str, ""),
+        tier_users=tier.path("users", base),
+        tier_cert=tier.path("tls_cert", base),
+        tier_key=tier.path("tls_key", base),
+        tier_client_ca=tier.path("client_ca", base),
     )
     for rest in (top, store, fill, tier):
         rest.end()
+    if (settings.tier_cert is None) != (settings.tier_key is None):
+        tier.fail("tls_cert", "and tls_key go together")
+    if settings.tier_client_ca is not None and settings.tier_cert is None:
+        tier.fail("client_ca", "needs tls_cert and tls_key")
     return settings
 
 
@@ -150,7 +164,7 @@ def _origins(top: _Table, key: str, base: Path) -> tuple[OriginSettings, ...]:
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
             table.fail("url", f"{url!r} is not http(s)://HOST[:PORT]")
         files = {
-            name: base / path if (path := table.take(name, str, "")) else None
+            name: table.path(name, base)
             for name in ("credentials", "ca_file", "client_cert", "client_key")
         }
         name = table.take("name", str, "") or parts.netloc
@@ -181,6 +195,10 @@ class _Table:
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             self.fail(key, f"is not a {' or '.join(k.__name__ for k in kinds)}: {value!r}")
         return value
+
+    def path(self, key: str, base: Path) -> Path | None:
+        text = self.take(key, str, "")
+        return base / text if text else None
 
     def bytes(self, key: str, default: int | None) -> int | None:
         if key not in self.table:
