@@ -121,8 +121,8 @@ class Authority:
 
     def server_identity(self, names: Sequence[str]) -> tuple[Path, Path]:
         """(certificate chain, key) of the service for these names or addresses; made anew where
-        there is none, it is for others, or a third of its life is left. It starts a day early: a node
-        whose clock is behind shall hear so, rather than fail to connect. Raises OSError."""
+        there is none, it is for others, or a third of its life is left. It starts a day early: a
+        node whose clock is behind shall hear so, not fail to connect. Raises OSError."""
         chain, key_path = self.folder / "server.pem", self.folder / "server.key"
         now = self.clock()
         wanted = [_general(name) for name in names]

@@ -63,8 +63,8 @@ def check_url(url: str) -> str:
 class EstClient:
     """Requests to one authority; `root`: the PEM of what is trusted; `pair`: what this node shows.
 
-    Not for several threads. Methods raise Unreachable, Untrusted, ClockSkew, BadAnswer, OSError, and
-    the refusals of the authority."""
+    Not for several threads. Methods raise Unreachable, Untrusted, ClockSkew, BadAnswer, and the
+    refusals of the authority."""
 
     def __init__(
         self,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whoever offers many wrong tokens is not heard for a while. Without I/O; the clock is passed in."""
+"""Whoever offers many wrong tokens is not heard for a while. No I/O; the clock is passed in."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ MAX_CRL = 8 << 20
 MAX_BODY = 2 * MAX_REQUEST
 
 ATTRIBUTES = bytes.fromhex(
-    "301f" + "301306072a8648ce3d0201310806082a8648ce3d030107" + "06082a8648ce3d040302"
+    "3021" + "301506072a8648ce3d0201310a06082a8648ce3d030107" + "06082a8648ce3d040302"
 )
 """CsrAttrs (RFC 7030, 4.5.2): id-ecPublicKey with prime256v1, and ecdsa-with-SHA256."""
 

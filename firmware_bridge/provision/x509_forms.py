@@ -27,8 +27,8 @@ _LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _NODE = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _MAX_NODE = 63
 """Of a node's name: RFC 5280 gives commonName 64 characters, DNS a label 63."""
-_PEM = serialization.Encoding.PEM
-_DER = serialization.Encoding.DER
+PEM = serialization.Encoding.PEM
+DER = serialization.Encoding.DER
 
 
 def check_node(name: str) -> str:
@@ -47,7 +47,7 @@ def new_key() -> ec.EllipticCurvePrivateKey:
 
 def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     """PKCS#8, not encrypted: services must start without a person."""
-    return key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 
 
 def load_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
@@ -59,17 +59,17 @@ def load_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
 
 
 def pem_of(*certificates: x509.Certificate) -> bytes:
-    return b"".join(each.public_bytes(_PEM) for each in certificates)
+    return b"".join(each.public_bytes(PEM) for each in certificates)
 
 
 def der_of(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(_DER)
+    return certificate.public_bytes(DER)
 
 
 def spki_of(key: object) -> bytes:
     """The DER SubjectPublicKeyInfo of a public key."""
     assert isinstance(key, ec.EllipticCurvePublicKey)
-    return key.public_bytes(_DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return key.public_bytes(DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def digest(data: bytes) -> bytes:
@@ -159,7 +159,7 @@ def make_request(key: ec.EllipticCurvePrivateKey, node: str) -> bytes:
         .subject_name(common_name(node))
         .add_extension(names, critical=False)
         .sign(key, hashes.SHA256())
-        .public_bytes(_DER)
+        .public_bytes(DER)
     )
 
 
@@ -182,7 +182,7 @@ def read_request(data: bytes) -> Request:
         raise BadRequest("the key of the certificate request is not P-256")
     if len(subject) != 1 or not isinstance(subject[0].value, str):
         raise BadRequest("the certificate request has no common name, which is the node's name")
-    return Request(found.public_bytes(_DER), check_node(subject[0].value), key, names)
+    return Request(found.public_bytes(DER), check_node(subject[0].value), key, names)
 
 
 def common_name(name: str, organisation: str = "") -> x509.Name:
