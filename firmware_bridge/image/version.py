@@ -57,7 +57,8 @@ class Range:
         if not isinstance(value, list | tuple) or len(value) != 2:
             raise ValueError(f"a range is [least, most], not {value!r}")
         least, most = value
-        if _numbers(least) > _numbers(most):
+        lowest, highest = _numbers(least), _numbers(most)
+        if lowest[: len(highest)] > highest:
             raise ValueError(f"the range {value!r} is empty")
         return cls(least, most)
 
