@@ -45,3 +45,7 @@ class CardVanished(BridgeError):
 
 class BadReply(BridgeError):
     """An answer that is intact on the wire and makes no sense."""
+
+
+class Garbled(BridgeError):
+    """What arrives at the other end is not what is sent, time and again."""

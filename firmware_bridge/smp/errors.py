@@ -30,7 +30,7 @@ MGMT_NAMES = {
     12: "protocol version too old",
     13: "protocol version too new",
 }
-MGMT_NOMEM, MGMT_EINVAL, MGMT_ENOENT, MGMT_EBADSTATE = 2, 3, 5, 6
+MGMT_ENOMEM, MGMT_EINVAL, MGMT_ENOENT, MGMT_EBADSTATE = 2, 3, 5, 6
 MGMT_EMSGSIZE, MGMT_ENOTSUP, MGMT_EBUSY, MGMT_EACCESS, MGMT_TOO_NEW = 7, 8, 10, 11, 13
 
 NAMES: Mapping[int, Mapping[int, str]] = {
