@@ -79,3 +79,33 @@ class Erase(Request[Done]):
 
     OP, GROUP, COMMAND, REPLY = Op.WRITE, Group.IMG, 5, Done
     slot: int | None = None
+
+
+@dataclass(frozen=True)
+class SlotSize(Record):
+    """`size` in bytes, of the slot or of what an image may take of it."""
+
+    slot: int
+    size: int | None = None
+    upload_image_id: int | None = None
+
+
+@dataclass(frozen=True)
+class ImageSlots(Record):
+    """`max_image_size`: bytes, where the server knows."""
+
+    image: int
+    slots: tuple[SlotSize, ...]
+    max_image_size: int | None = None
+
+
+@dataclass(frozen=True)
+class SlotInfoReply(Record):
+    images: tuple[ImageSlots, ...]
+
+
+@dataclass(frozen=True)
+class SlotInfo(Request[SlotInfoReply]):
+    """Zephyr 4.0 and later have it."""
+
+    OP, GROUP, COMMAND, REPLY = Op.READ, Group.IMG, 6, SlotInfoReply

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import cbor2
 
+from firmware_bridge.controller.boot import SecurityCounter
 from firmware_bridge.controller.flash import Flash
 from firmware_bridge.controller.groups.group import Group, Payload, Refused, need, take
 from firmware_bridge.controller.identity import Identity
@@ -67,6 +68,7 @@ class Settings(Group):
             "id/board": identity.board.encode(),
             "id/revision": identity.revision.encode(),
             "id/cert": identity.certificate,
+            "id/counter": SecurityCounter(flash).value.to_bytes(_NUMBER_BYTES, "little"),
         }
         self._values: dict[str, int] = {}
         self._load({})
