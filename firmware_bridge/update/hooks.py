@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from firmware_bridge.errors import BridgeError
+
 
 @dataclass(frozen=True, slots=True)
 class HostVersions:
@@ -23,6 +25,10 @@ class Server(Protocol):
     address: str
     """Empty where there is none."""
 
+    def let_go(self) -> None:
+        """The server lets go of the port of the card's controller, if it looks at its readings.
+        Called before anything else. Raises BridgeError."""
+
     def drain(self) -> None:
         """No request is on the card when this returns. Raises BridgeError."""
 
@@ -33,11 +39,17 @@ class Server(Protocol):
         """What is wrong with the card by the server's own diagnosis, for people; empty where it is
         in order. Called after `take_back`. Raises BridgeError where the server does not say."""
 
+    def finish(self) -> None:
+        """The port is free again. Called last, whatever happened. Raises nothing."""
+
 
 class NoServer:
     """Nothing uses the card, or nobody said what does."""
 
     address = ""
+
+    def let_go(self) -> None:
+        """Nothing holds the port."""
 
     def drain(self) -> None:
         """There is nothing to drain."""
@@ -48,6 +60,9 @@ class NoServer:
     def diagnose(self) -> str:
         """The controller's own sensors are all there is to go by."""
         return ""
+
+    def finish(self) -> None:
+        """Nothing waits for the port."""
 
 
 class Host(Protocol):
@@ -68,7 +83,7 @@ class LoneHost:
         return HostVersions()
 
     def server(self, address: str) -> Server:
-        """None. Raises ValueError where one was asked for."""
+        """None. Raises BridgeError where one was asked for."""
         if address:
-            raise ValueError("this program cannot talk to a server")
+            raise BridgeError(f"nothing here can talk to the server {address}")
         return NoServer()

@@ -175,6 +175,11 @@ class Slots:
         """The slot that an upload goes to, if it holds an image."""
         return next((slot for slot in self.all if not slot.active), None)
 
+    def waiting(self, sha: bytes) -> Slot | None:
+        """The slot that holds an image without running it. That is the second one, except on a card
+        in serial recovery, where none runs."""
+        return next((slot for slot in self.all if slot.sha == sha and not slot.active), None)
+
     @property
     def settled(self) -> bool:
         """No image waits for the bootloader: past a reset this is so whatever it decided."""
@@ -191,15 +196,16 @@ def plan(slots: Slots, sha: bytes) -> Event:
 
     Raises Occupied.
     """
-    running, second = slots.running, slots.second
+    running = slots.running
     if running is not None and running.sha == sha:
         if running.on_trial:
             return Event.ON_TRIAL
         return Event.CURRENT if slots.settled else Event.STRAY
     if running is not None and running.on_trial:
         raise Occupied(running.version)
-    if second is not None and second.sha == sha:
-        return Event.MARKED if second.pending else Event.UPLOADED
+    waiting = slots.waiting(sha)
+    if waiting is not None:
+        return Event.MARKED if waiting.pending else Event.UPLOADED
     return Event.NEEDED if slots.settled else Event.STRAY
 
 
