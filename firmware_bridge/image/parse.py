@@ -198,6 +198,11 @@ def _make_sense(image: Image) -> None:
         kinds = [tlv.kind for tlv in area if tlv.kind in _ONCE]
         if len(kinds) != len(set(kinds)):
             raise ImageError("the image says the same thing twice in its metadata")
+    if image.one(SHA256, image.unprotected) is None:
+        raise ImageError(
+            "the image carries no SHA-256",
+            "sign it with imgtool's --sha 256, its default, and not --pure",
+        )
     for kind, size, area in (
         (SHA256, 32, image.unprotected),
         (KEYHASH, 32, image.unprotected),
@@ -206,10 +211,6 @@ def _make_sense(image: Image) -> None:
         value = image.one(kind, area)
         if value is not None and len(value) != size:
             raise ImageError(f"TLV 0x{kind:02x} holds {len(value)} bytes instead of {size}")
-    if image.one(SHA256, image.unprotected) is None:
-        raise ImageError(
-            "the image carries no SHA-256", "sign it with imgtool's --sha 256, its default"
-        )
     compatibility = image.one(COMPATIBILITY, image.protected) or b""
     if len(compatibility) > _COMPATIBILITY_MOST:
         raise ImageError(f"a compatibility TLV of {len(compatibility)} bytes")
