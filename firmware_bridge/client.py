@@ -141,6 +141,10 @@ class Controller:
     def images(self) -> tuple[img.Slot, ...]:
         return self.call(img.StateRead()).images
 
+    def slot_info(self) -> tuple[img.ImageSlots, ...]:
+        """How large slots are, which a server may not tell (SmpError, "not supported")."""
+        return self.call(img.SlotInfo()).images
+
     def upload(
         self,
         data: bytes,

@@ -5,7 +5,7 @@ A genuine server handles requests in order and answers each with the offset at w
 next byte; a chunk for another offset is dropped and answered all the same (img_mgmt.c). So an
 answer also tells about all chunks before it, whose own answers are not waited for, and where the
 offset is not the expected one we go back to it: go-back-N, as in TCP without selective
-acknowledgement. Losses halve the chunk and success lets it grow, so that a noisy line carries what
+acknowledgement. Chunks are as long as the losses so far advise, so that a noisy line carries what
 it can.
 
 | phase   | in flight                      | an answer leads to                              |
@@ -15,6 +15,7 @@ it can.
 | STREAM  | up to `window` chunks          | STREAM; FIRST if it names 0; DONE at the end    |
 """
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,8 +29,12 @@ from firmware_bridge.smp.img import Upload, UploadReply
 
 ALIGN = 8  # bytes; flash is written in such units
 LEAST = 64  # bytes in a chunk, on the worst of lines
+OPENING = 128  # bytes in the first chunk, which is sent as it is until it is answered
 WINDOW = 8  # requests in flight, however many buffers the server has
-GROW_AFTER = 8  # chunks that arrived one after the other
+OVERHEAD = 90  # bytes on the line for each chunk that are not its data: frames, headers, the answer
+MEMORY = 0.9  # of earlier bytes and losses, at each loss
+FORGET = 0.99  # what a loss still counts after each chunk that arrived
+CROWDED = 4  # losses in a row, after which fewer are put into flight
 ROUNDS = 5  # beginnings, before the line or the card is blamed
 STALL = 20.0  # seconds without a new byte
 _MAP = (
@@ -89,7 +94,9 @@ class Sending:
         self._next = 0  # offset of the next chunk
         self._epoch = 0
         self._flights: deque[_Chunk] = deque()
-        self._streak = 0
+        self._sent = 0.0  # bytes that arrived or were the first to be lost, as far as remembered
+        self._recent_losses = 0.0  # as far as remembered
+        self._row = 0  # losses since a chunk arrived
         self._round_trip = 0.1  # seconds, smoothed; the spread is covered by RTO's factor
         self._backoff = 1.0
         self._progress_at = clock()
@@ -105,9 +112,10 @@ class Sending:
             if not self._flights and not self.done:
                 self._send_first()
             return
-        wait = max(0.1, min(2.0, (0.05 + 4 * self._round_trip) * self._backoff))
+        wait = min(2.0, (0.03 + 4 * self._round_trip) * self._backoff)
         patience = Patience(wait, 1.0, wait, 1)
-        while len(self._flights) < self.window and self._next < len(self._data):
+        window = max(1, self.window - self._row // CROWDED)
+        while len(self._flights) < window and self._next < len(self._data):
             end = min(self._next + self._size, len(self._data))
             request = Upload(self._next, self._data[self._next : end])
             self._fly(request, end, patience)
@@ -152,12 +160,12 @@ class Sending:
         self._next = end
 
     def _send_first(self) -> None:
-        """The chunk at 0, as long as the message allows after size and hash."""
+        """The chunk at 0: short, since it carries size and hash too and must get through."""
         sha = None if self.phase is Phase.ANEW else self._sha
         total = len(self._data)
         bare = Upload(0, b"", total, sha, self._image, self._upgrade)
         room = self._limit - SIZE - 2 - len(bare.build(0)) + SIZE
-        end = min(total, max(32, min(room, self._size) // ALIGN * ALIGN))
+        end = min(total, max(32, min(room, OPENING) // ALIGN * ALIGN))
         request = Upload(0, self._data[:end], total, sha, self._image, self._upgrade)
         self._fly(request, end, ERASING)
 
@@ -223,19 +231,28 @@ class Sending:
         self._flights.clear()
 
     def _arrived(self) -> None:
-        self._streak += 1
-        if self._streak >= GROW_AFTER:
-            self._streak = 0
-            self._size = min(self._most, (self._size + self._size // 4) // ALIGN * ALIGN)
+        self._row = 0
+        self._sent += self._size + OVERHEAD
+        self._recent_losses *= FORGET
+        self._fit()
+
+    def _fit(self) -> None:
+        """The chunk that wastes least. Where one byte in B is damaged, a chunk of s bytes costs its
+        OVERHEAD, and is lost with a chance of about s / B: least for s = sqrt(OVERHEAD * B)."""
+        if self._recent_losses < 0.01:
+            self._size = self._most
+            return
+        best = math.sqrt(OVERHEAD * self._sent / self._recent_losses)
+        self._size = int(max(LEAST, min(self._most, best))) // ALIGN * ALIGN
 
     def _lost(self, at: int) -> None:
         """Go back to `at`. Chunks of the old epoch in flight still fill the server's buffers, so
         they count for the window, and their answers say nothing new."""
         self.losses += 1
-        self._streak = 0
-        if self._size == LEAST:
-            self.window = max(1, self.window - 1)
-        self._size = max(LEAST, self._size // 2 // ALIGN * ALIGN)
+        self._row += 1
+        self._sent = (self._sent + self._size + OVERHEAD) * MEMORY
+        self._recent_losses = self._recent_losses * MEMORY + 1
+        self._fit()
         self._epoch += 1
         self._next = at
         self._check_stall()
