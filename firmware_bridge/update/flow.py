@@ -16,7 +16,7 @@ from firmware_bridge.errors import BadReply, BridgeError, CardSilent, CardVanish
 from firmware_bridge.history import DRAINING, History
 from firmware_bridge.update.checks import Checked, Demands, Package, check
 from firmware_bridge.update.errors import Reverted, TrialRuns
-from firmware_bridge.update.facts import Facts, read_facts
+from firmware_bridge.update.facts import Facts, last_fault, read_facts
 from firmware_bridge.update.health import look, why_rejected
 from firmware_bridge.update.hooks import NoServer, Server
 from firmware_bridge.update.line import Line
@@ -77,9 +77,11 @@ class _Seen:
     before: str = ""
     uploaded: bool = False
     drained: bool = False
+    restarts: int = 0  # of the image on trial, that nobody asked for
     reserved: bool = False
     faults: int = 0  # number of the last fault before this run
     why: str = ""  # the firmware did not pass
+    after: str = ""  # version that runs instead of it
     took: list[Step] = field(default_factory=list)
 
 
@@ -254,9 +256,12 @@ class Update:
         running = self._line.slots().running
         assert running is not None
         if running.sha == self._sha:
+            if self._facts.slots.running is None:  # in recovery it had no fault log to show
+                self._seen.faults = last_fault(self._line.controller())
             return Event.SAME
         if not self._seen.uploaded:
             return Event.STALE
+        self._seen.after = running.version
         why = why_rejected(self._line.controller(), self._seen.faults)
         self._seen.why = "its bootloader refused the image" + (why and f": {why}")
         return Event.REJECTED
@@ -278,22 +283,41 @@ class Update:
         except (CardSilent, CardVanished) as error:
             why = str(error)
         self._seen.why = why
+        if why and not self._on_trial():
+            raise BridgeError(
+                f"it runs {self._package.image.version}, and is not well: {why}",
+                "it had no firmware to go back to; see `tepi card telemetry`, or flash another",
+            )
         return Event.SICK if why else Event.HEALTHY
 
+    def _on_trial(self) -> bool:
+        """Whether a reset would go back; assumed of a card that does not say."""
+        try:
+            running = self._line.slots().running
+        except (CardSilent, CardVanished):
+            return True
+        return running is None or running.on_trial
+
     def _keep(self) -> Event:
-        if not self._confirm:
-            return Event.LEFT
-        self._line.controller().confirm()
-        return Event.CONFIRMED
+        """Confirm what runs, and look at what that was: a card that restarted a moment ago runs the
+        firmware before, and would have that confirmed."""
+        if self._confirm:
+            self._line.controller().confirm()
+        running = self._line.slots().running
+        if running is not None and running.sha == self._sha:
+            return Event.LEFT if running.on_trial else Event.CONFIRMED
+        seen = self._seen
+        seen.after = running.version if running else "nothing"
+        seen.why = "it restarted, twice, before it was confirmed"
+        seen.restarts += 1
+        return Event.GONE if seen.restarts == 1 else Event.REJECTED
 
     def _return(self) -> Event:
-        self._line.wait_for(
-            lambda slots: (
-                slots.running is not None
-                and slots.settled
-                and (slots.running.sha != self._sha or slots.running.confirmed)
-            )
+        slots = self._line.wait_for(
+            lambda now: now.running is not None and now.settled and now.running.sha != self._sha
         )
+        assert slots.running is not None
+        self._seen.after = slots.running.version
         return Event.RETURNED
 
     # -- what ends a run
@@ -302,7 +326,7 @@ class Update:
         seen = self._seen
         return Reverted(
             f"card {seen.card}: {self._package.image.version} did not pass: {seen.why}; "
-            f"the card runs {seen.before or 'what it ran'} again",
+            f"the card runs {seen.after}",
             "nothing is to be mended on the card; see `tepi card telemetry` and `tepi card dump`, "
             "and report the image",
         )

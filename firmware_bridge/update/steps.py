@@ -58,12 +58,13 @@ class Event(StrEnum):
     RETURNED = "returned"  # and it answers, past its bootloader
     SAME = "same"  # the active hash is the image's
     STALE = "stale"  # it is not, and the image was found in the slot rather than uploaded
-    REJECTED = "rejected"  # it is not: the bootloader refused the image
+    REJECTED = "rejected"  # it is not: the bootloader refused it, or it restarts again and again
     TAKEN = "taken"  # requests may go to the card again
     HEALTHY = "healthy"
     SICK = "sick"
     CONFIRMED = "confirmed"
     LEFT = "left on trial"  # --no-confirm
+    GONE = "gone"  # it restarted before it was confirmed, and so went back
 
 
 MEANINGS: Final = MappingProxyType(
@@ -87,7 +88,8 @@ MEANINGS: Final = MappingProxyType(
         "requests go to it.",
         Step.HEALTH: "Sensors within their ranges, no new fault, and what the server's own "
         "diagnosis says.",
-        Step.CONFIRM: "The image is kept for good. Until then a reset, or a power cut, goes back.",
+        Step.CONFIRM: "The image is kept for good. Until then a reset, or a power cut, goes back; if that has "
+        "happened, which the slots tell, all is done once more.",
         Step.WITHDRAW: "`tepi serve` takes its requests off the card again.",
         Step.REVERT: "The controller restarts without having been confirmed: its bootloader puts "
         "the firmware before back.",
@@ -122,7 +124,12 @@ TABLE: Final = MappingProxyType(
         _S.COMPARE: {_E.SAME: _S.TAKE_BACK, _E.STALE: _S.CLEAR, _E.REJECTED: _S.RESTORE},
         _S.TAKE_BACK: {_E.TAKEN: _S.HEALTH},
         _S.HEALTH: {_E.HEALTHY: _S.CONFIRM, _E.SICK: _S.WITHDRAW},
-        _S.CONFIRM: {_E.CONFIRMED: _S.DONE, _E.LEFT: _S.ON_TRIAL},
+        _S.CONFIRM: {
+            _E.CONFIRMED: _S.DONE,
+            _E.LEFT: _S.ON_TRIAL,
+            _E.GONE: _S.INSPECT,
+            _E.REJECTED: _S.RESTORE,
+        },
         _S.WITHDRAW: {_E.DRAINED: _S.REVERT},
         _S.REVERT: {_E.RESTARTED: _S.RETURN},
         _S.RETURN: {_E.RETURNED: _S.RESTORE},
