@@ -18,6 +18,9 @@ from prometheus_client import CollectorRegistry
 from edge_server import log
 from edge_server.address import Address, AddressError, claim_unix, parse_address
 from edge_server.card.control import CardControl
+from edge_server.card.controller import ControllerLike, ControllerWatch
+from edge_server.card.controller_line import SmpLine
+from edge_server.card.controller_metrics import ControllerCollector
 from edge_server.card.link import CardLink
 from edge_server.card.shadow import Shadow
 from edge_server.clock import Clock, LoopClock
@@ -59,6 +62,7 @@ class Parts:
     open_card: Callable[[Settings], CardLike]
     open_session: Callable[[Path, Any, int], SessionLike]
     clock: Clock
+    controller: Callable[[str], ControllerLike] = SmpLine
 
 
 def product_parts() -> Parts:
@@ -117,6 +121,10 @@ class Server:
             self.link.doubt,
         )
         limits = Limits(settings.inline_limit_us * 1000, settings.card_deadline_ms / 1e3)
+        self.controller: ControllerWatch | None = None
+        if settings.controller and open_card is not None:
+            line = parts.controller(settings.controller)
+            self.controller = ControllerWatch(settings.controller, line, self.link, parts.clock)
         self._inference = Inference(self.repository, self.link, self.executor, shadow, limits)
         self._service = inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
         self._health = Health(self._service.full_name)
@@ -157,6 +165,8 @@ class Server:
         self.phase.ready = True
         self._health.server(True)
         log.info("ready", grpc=self.grpc_address, models=len(served), failed=failed)
+        if self.controller is not None:
+            self.controller.start()
         if self.node is not None:
             try:
                 await self._call(self.node.start)
@@ -175,6 +185,8 @@ class Server:
         self.phase.stopping.set()
         await self._stop_node()
         await self._grpc.stop(grace=self.settings.drain_seconds)  # returns with the last request
+        if self.controller is not None:
+            await self.controller.stop()
         await self.repository.close()
         await self.link.close()
         await self._closing.aclose()
@@ -206,7 +218,12 @@ class Server:
         server.add_generic_rpc_handlers((handlers(self._service, service, UNPARSED),))
         control = tepi_card_pb2.DESCRIPTOR.services_by_name["CardControl"]
         services.append(control.full_name)
-        implementation = CardControl(self.link, self.repository, self.settings.card_control)
+        implementation = CardControl(
+            self.link,
+            self.repository,
+            self.settings.card_control,
+            self.controller.view if self.controller is not None else None,
+        )
         server.add_generic_rpc_handlers((handlers(control, implementation),))
         add_reflection(server, services)
         self.grpc_address = _bind(server, address)
@@ -223,6 +240,8 @@ class Server:
         registry.register(ServerCollector(self.counters, self.link, self.repository.all_served))
         if self.node is not None:
             registry.register(SyncCollector(self.node))
+        if self.controller is not None:
+            registry.register(ControllerCollector(self.controller.view))
         web = WebServer(registry, lambda: self.phase.ready)
         try:
             if address.path:

@@ -91,6 +91,13 @@ card_option = click.option(
 )
 @card_option
 @click.option(
+    "--controller",
+    default="",
+    metavar="PORT",
+    help="The serial port of the card's management controller: its readings are shown, and the "
+    "card rests where it reports heat or a power fault.  [default: none]",
+)
+@click.option(
     "--isa",
     type=click.Choice(["auto", "scalar", "avx2", "avx512vnni", "amxint8"]),
     default="auto",
@@ -171,6 +178,7 @@ def serve(
     grpc_address: str,
     metrics_address: str,
     card_bus: str,
+    controller: str,
     isa: str,
     threads: int | None,
     card_control: bool,
@@ -202,6 +210,7 @@ def serve(
         grpc_address=grpc_address,
         metrics_address=metrics_address,
         card=card_bus,
+        controller=controller,
         isa=isa,
         threads=threads or default_threads(),
         card_control=card_control,

@@ -25,6 +25,7 @@ class Settings:
     isa: str = "auto"  # the instruction set that the software card is held to
     threads: int = 1  # of the software card, and of each onnxruntime session
     card_control: bool = False
+    controller: str = ""  # the port of the card's management controller; empty: none
     card_deadline_ms: int = DEFAULT_CARD_DEADLINE_MS  # least that the card has for a request
     shadow_share: float = (
         DEFAULT_SHADOW_SHARE  # of the card's answers that onnxruntime checks afterwards

@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 
 from device.errors import CardError
+from edge_server.card.controller import ControllerView
 from edge_server.card.diagnosis import diagnose
 from edge_server.card.link import CardLink
 from edge_server.card.states import CardState
@@ -23,8 +24,15 @@ _STATES = {state: pb.CardState.Value(f"CARD_STATE_{state.name}") for state in Ca
 class CardControl:
     """The methods' implementations; see edge_server.rpc for what calls them."""
 
-    def __init__(self, link: CardLink, repository: Repository, may_change: bool) -> None:
+    def __init__(
+        self,
+        link: CardLink,
+        repository: Repository,
+        may_change: bool,
+        controller: ControllerView | None = None,
+    ) -> None:
         self._link = link
+        self._controller = controller
         self._repository = repository
         self._may_change = may_change
 
@@ -147,6 +155,8 @@ class CardControl:
             models=[_model(served) for served in self._repository.all_served()],
             clock_ns=time.monotonic_ns(),
         )
+        if self._controller is not None:
+            status.controller.CopyFrom(_controller(self._controller))
         registers: dict[str, int | str] = {}
         if card is not None:
             with suppress(CardError):
@@ -161,6 +171,22 @@ class CardControl:
 def _read(card: CardLike) -> dict[str, int | str]:
     """Its registers, and the busy time of all workers together."""
     return {**card.info, "busy_ns": sum(card.busy_ns)}
+
+
+def _controller(view: ControllerView) -> pb.CardController:
+    found = pb.CardController(port=view.port, error=view.error)
+    if view.reading is not None:
+        found.serial, found.firmware = view.reading.serial, view.reading.firmware
+        for name, value in view.reading.sensors.items():
+            found.readings[name] = value
+    for fault in view.faults:
+        found.faults.add(
+            sequence=fault.number,
+            ago_ns=max(0, time.time_ns() - fault.t * 1_000_000_000),
+            fault=fault.event,
+            meaning=fault.info,
+        )
+    return found
 
 
 def _model(served: ServedVersion) -> pb.CardModel:

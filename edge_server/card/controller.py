@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
@@ -24,6 +24,7 @@ from firmware_bridge.errors import BridgeError
 PERIOD: Final = 1.0  # seconds between two looks
 CALM: Final = 5  # looks without trouble after which the card is used again
 _AWAY: Final = 5.0  # seconds until a controller that does not answer is asked again
+_MARGIN: Final = 1.03  # by which a sensor may pass its limit while the controller throttles
 _KEPT: Final = 20  # entries of its fault log
 _WHO: Final = "controller"
 
@@ -51,13 +52,10 @@ class Reading:
 
 
 class ControllerLike(Protocol):
-    """A controller's line. Both raise BridgeError, and may take seconds."""
+    """A controller's line."""
 
     def read(self, since: int) -> Reading:
-        """Everything, with the faults after that number."""
-
-    def close(self) -> None:
-        """Let go of the port."""
+        """Everything, with the faults after that number. Raises BridgeError; may take seconds."""
 
 
 TROUBLE: Final = frozenset({"OVER_TEMPERATURE", "POWER_LIMITED", "FAN_FAILED"})
@@ -81,15 +79,14 @@ class ControllerWatch:
     def __init__(
         self,
         port: str,
-        open_line: Callable[[], ControllerLike],
+        line: ControllerLike,
         link: CardLink,
         clock: Clock,
     ) -> None:
         self.view = ControllerView(port)
-        self._open_line = open_line
+        self._line = line
         self._link = link
         self._clock = clock
-        self._line: ControllerLike | None = None
         self._task: asyncio.Task[None] | None = None
         self._seen = -1  # number of the newest entry; those from before the start are old news
         self._calm = 0
@@ -100,20 +97,19 @@ class ControllerWatch:
         self._task = asyncio.ensure_future(self._watch())
 
     async def stop(self) -> None:
-        """Let go of the port."""
+        """Look no more."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         if self._relief is not None:
             self._relief.cancel()
-        await self._let_go()
 
     async def _watch(self) -> None:
         while True:
             try:
                 reading = await self._link.call(self._look)
             except BridgeError as error:
-                await self._lost(error)
+                self._lost(error)
                 await self._clock.sleep(_AWAY)
                 continue
             except Exception:
@@ -124,11 +120,9 @@ class ControllerWatch:
             await self._clock.sleep(PERIOD)
 
     def _look(self) -> Reading:
-        if self._line is None:
-            self._line = self._open_line()
         return self._line.read(max(self._seen, 0))
 
-    async def _lost(self, error: BridgeError) -> None:
+    def _lost(self, error: BridgeError) -> None:
         """It is silent: that is no reason to leave a card that answers."""
         view = self.view
         view.looks_failed += 1
@@ -137,12 +131,6 @@ class ControllerWatch:
                 "controller does not answer", port=view.port, reason=error, remedy=error.remedy
             )
         view.error, view.reading = str(error), None
-        await self._let_go()
-
-    async def _let_go(self) -> None:
-        line, self._line = self._line, None
-        if line is not None:
-            await self._link.call(line.close)
 
     def _take(self, reading: Reading) -> None:
         view = self.view
@@ -176,7 +164,7 @@ def trouble(reading: Reading, fresh: Sequence[ControllerFault] = ()) -> str:
     """Why a card with this reading and these new faults is to rest; empty where it is well."""
     for name, limit in reading.limits.items():
         value = reading.sensors.get(name)
-        if value is not None and value > limit:
+        if value is not None and value > limit * _MARGIN:
             sensor, _, unit = name.rpartition("_")
             return f"its controller reads {value:g} {unit} at {sensor}, over the limit of {limit:g}"
     for fault in fresh:

@@ -44,6 +44,16 @@ def top(address: str, interval: float, count: int | None, as_json: bool) -> None
             before, shown = now, shown + 1
 
 
+_READINGS = (
+    ("temp.die_c", "°C", ".1f"),
+    ("power.card_w", "W", ".1f"),
+    ("clock.core_mhz", "MHz", ".0f"),
+    ("volt.core_v", "V", ".3f"),
+    ("fan.rpm", "rpm", ".0f"),
+)
+"""What of the controller's readings fits a line; --json has all."""
+
+
 def _look(address: str) -> pb.CardStatus:
     return call("Status", pb.CardStatusRequest(), address, pb.CardStatus)
 
@@ -94,7 +104,7 @@ class Rates:
         return (
             {"state": state_of(self._now), "use": self.use()}
             | {name: status[name] for name in keep}
-            | {"models": self.models()}
+            | {"models": self.models(), "controller": status.get("controller")}
         )
 
     def view(self) -> Any:
@@ -106,6 +116,8 @@ class Rates:
         lines = [f"card {now.bus}  [bold]{state_of(now)}[/]  {now.isa}{reason}", self._gauges()]
         faults = "  ".join(f"{code} x{n}" for code, n in sorted(now.faults.items())) or "none"
         lines.append(f"faults {faults}   lost {now.losses}  reset {now.resets}  back {now.returns}")
+        if now.HasField("controller"):
+            lines.append(_controller(now.controller))
         rows = table("model", "state", "device", "req/s", "ms", "pending", "fallbacks", "failures")
         for row in self.models():
             ms = "" if row["ms"] is None else f"{row['ms']:.3f}"
@@ -129,3 +141,17 @@ class Rates:
         if "power_mw" in registers:
             parts.append(f"{registers['power_mw'] / 1000:.2f} W")
         return "   ".join(parts) or "the card does not answer"
+
+
+def _controller(said: pb.CardController) -> str:
+    """One line of what the controller reads, or why it says nothing; its newest fault."""
+    if said.error:
+        return f"controller {said.port}: {said.error}"
+    readings = "  ".join(
+        f"{text} {said.readings[name]:{form}}"
+        for name, text, form in _READINGS
+        if name in said.readings
+    )
+    newest = said.faults[-1] if said.faults else None
+    fault = f"   last {newest.fault}, {newest.ago_ns / 1e9:.0f} s ago" if newest else ""
+    return f"controller {said.serial} {said.firmware}  {readings}{fault}"
