@@ -58,6 +58,7 @@ class ControllerLike(Protocol):
         """Everything, with the faults after that number. Raises BridgeError; may take seconds."""
 
 
+_UNITS: Final = {"c": "°C", "w": "W", "v": "V", "mhz": "MHz"}
 TROUBLE: Final = frozenset({"OVER_TEMPERATURE", "POWER_LIMITED", "FAN_FAILED"})
 """Events of its log that the card rests for."""
 
@@ -166,7 +167,8 @@ def trouble(reading: Reading, fresh: Sequence[ControllerFault] = ()) -> str:
         value = reading.sensors.get(name)
         if value is not None and value > limit * _MARGIN:
             sensor, _, unit = name.rpartition("_")
-            return f"its controller reads {value:g} {unit} at {sensor}, over the limit of {limit:g}"
+            unit = _UNITS.get(unit, unit)
+            return f"its controller reads {value:.1f} {unit} at {sensor}; the limit is {limit:g}"
     for fault in fresh:
         if fault.event in TROUBLE:
             info = f": {fault.info}" if fault.info else ""

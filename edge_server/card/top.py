@@ -148,7 +148,7 @@ def _controller(said: pb.CardController) -> str:
     if said.error:
         return f"controller {said.port}: {said.error}"
     readings = "  ".join(
-        f"{text} {said.readings[name]:{form}}"
+        f"{said.readings[name]:{form}} {text}"
         for name, text, form in _READINGS
         if name in said.readings
     )

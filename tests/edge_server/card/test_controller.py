@@ -70,7 +70,7 @@ async def test_heat_lets_the_card_rest_until_it_has_been_calm() -> None:
         line.reading = replace(WELL, sensors={"temp.core_c": 101.0})
         await looks(stand, line, 1)
         assert stand.link.state is CardState.RESTING
-        assert "101 c at temp.core, over the limit of 95" in stand.link.absent.detail
+        assert "101.0 °C at temp.core; the limit is 95" in stand.link.absent.detail
         line.reading = WELL
         await looks(stand, line, CALM - 2)
         assert stand.link.state is CardState.RESTING
@@ -124,6 +124,6 @@ async def test_an_operators_drain_outlasts_the_controllers() -> None:
 def test_trouble() -> None:
     assert trouble(WELL) == ""
     assert trouble(replace(WELL, limits={"temp.core_c": 60.0})) == ""
-    assert "over the limit" in trouble(replace(WELL, limits={"power.board_w": 19.0}))
+    assert "the limit is" in trouble(replace(WELL, limits={"power.board_w": 19.0}))
     assert trouble(WELL, [ControllerFault(1, 0, "BOOTED", "")]) == ""
     assert "FAN_FAILED" in trouble(WELL, [ControllerFault(1, 0, "FAN_FAILED", "")])
