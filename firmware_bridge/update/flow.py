@@ -355,8 +355,12 @@ class Update:
 
     def _named(self, error: BridgeError, step: Step, text: str = "") -> BridgeError:
         seen = self._seen
-        port = "" if seen.card == self._line.port else f" at {self._line.port}"
-        error.args = (f"card {seen.card}{port}: {step}: {error}{text}",)
+        url = self._line.port
+        port = "" if seen.card == url else f" at {url}"
+        what = str(error)
+        while what.startswith(f"{url}: "):  # it is named already
+            what = what.removeprefix(f"{url}: ")
+        error.args = (f"card {seen.card}{port}: {step}: {what}{text}",)
         if not error.remedy and step not in _UNRECORDED:
             error.remedy = _AGAIN
         return error

@@ -40,8 +40,6 @@ class EmulatedCard:
         self.injected = injected
         self.plugged = True
         self.load = 0.0
-        self.transfers = 0
-        self.unplug_at: int | None = None  # transfer at which the port vanishes
         self.cuts: set[int] = set()  # flash operations, from now on, in which the power goes
         self.cut_share = 0.5  # of the operation that is done by then
         self.power_cuts = 0
@@ -102,11 +100,10 @@ class EmulatedCard:
 
     def transfer(self, outgoing: bytes, timeout: float) -> bytes:
         """What the card sends until `timeout`; a power cut loses it."""
-        self.transfers += 1
-        if self.transfers == self.unplug_at:
-            self.plugged = False
         if not self.plugged:
-            raise CardVanished(f"{PORT}: it is gone", "look at the cable")
+            raise CardVanished(
+                f"{PORT}: it is gone", "look at the cable, then run the same command again"
+            )
         answers = b""
         if outgoing:
             try:

@@ -201,11 +201,65 @@ def test_power_cut_at_random_twice_in_an_update(tmp_path: Path) -> None:
         card.path.unlink()
 
 
+class Pulling(Diary):
+    """Pulls the plug in mid-upload."""
+
+    def __init__(self, card: EmulatedCard) -> None:
+        super().__init__()
+        self.card = card
+        self.first = -1
+
+    def progress(self, card: str, done: int, total: int) -> None:
+        if self.first < 0:
+            self.first = done
+        if done > total // 2:
+            self.card.plugged = False
+
+
 def test_card_pulled_out_in_mid_upload(card: EmulatedCard, history: History) -> None:
-    card.unplug_at = card.transfers + 40
     with pytest.raises(CardVanished, match=f"card {SERIAL} at /dev/card0: upload:") as caught:
-        updating(card, firmware("1.1.0", 2, pages=6), history).run()
+        updating(card, NEW, history, Pulling(card)).run()
     assert caught.value.exit_code == 18
+    assert "run the same command again" in caught.value.remedy
+    card.plugged = True
+    again = Pulling(card)
+    with pytest.raises(CardVanished):
+        updating(card, NEW, history, again).run()
+    assert again.first > len(NEW) // 2, "it went on where it was"
+    card.plugged = True
+    assert updating(card, NEW, history).run().end is Step.DONE
+
+
+class Crashing(Diary):
+    """The new firmware restarts by itself before it is confirmed, so often."""
+
+    def __init__(self, card: EmulatedCard, times: int) -> None:
+        super().__init__()
+        self.card = card
+        self.times = times
+
+    def step(self, card: str, step: Step, text: str) -> None:
+        super().step(card, step, text)
+        if step is Step.CONFIRM and self.times:
+            self.times -= 1
+            self.card.cut_power()
+
+
+def test_power_cut_before_confirm_does_not_confirm_the_firmware_before(
+    card: EmulatedCard, history: History
+) -> None:
+    diary = Crashing(card, 1)
+    assert updating(card, NEW, history, diary).run().end is Step.DONE
+    assert diary.steps.count(Step.RESET) == 2
+    assert card.running == "1.1.0"
+
+
+def test_firmware_that_restarts_before_every_confirm_is_given_up(
+    card: EmulatedCard, history: History
+) -> None:
+    with pytest.raises(Reverted, match=r"it restarted, twice.*the card runs 1\.0\.0"):
+        updating(card, NEW, history, Crashing(card, 5)).run()
+    assert card.running == "1.0.0"
 
 
 def test_card_that_does_not_come_back(card: EmulatedCard, history: History) -> None:
@@ -272,14 +326,14 @@ def test_sick_card_goes_back_by_itself(card: EmulatedCard, history: History) -> 
 
 
 def test_new_firmware_that_crashes_goes_back(card: EmulatedCard, history: History) -> None:
-    class Crashing(Diary):
+    class Asserting(Diary):
         def step(self, name: str, step: Step, text: str) -> None:
             super().step(name, step, text)
             if step is Step.HEALTH:
                 card.mcu.log.add(Code.ASSERTED, "assertion in fan.c:42")
 
     with pytest.raises(Reverted, match=r"stopped on an assertion \(assertion in fan\.c:42\)"):
-        updating(card, NEW, history, Crashing()).run()
+        updating(card, NEW, history, Asserting()).run()
     assert card.running == "1.0.0"
 
 
