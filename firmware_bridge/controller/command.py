@@ -9,7 +9,8 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -137,11 +138,10 @@ def _run(
     from firmware_bridge.controller.load import follow
 
     injected = Injected.read(faults) if faults else Injected()
-    told = _stop_signals()
     if Identity.read(flash) is None:
         manufacture(flash, vendor, serial or f"TC1-{secrets.token_hex(4).upper()}", time.time)
     flash.before = PowerSupply(injected)
-    with follow(card_control, load) as busy:
+    with _stop_signals() as told, follow(card_control, load) as busy:
         controller = Controller(
             flash,
             [vendor.image_key.public_key()],
@@ -153,7 +153,7 @@ def _run(
         line = Line(controller, offer, injected, baud=baud, clock=time.monotonic)
         try:
             _tell(controller, line, as_json)
-            line.run(told.fileno())
+            line.run(told)
         finally:
             line.close()
 
@@ -176,11 +176,18 @@ def _tell(controller: Controller, line: Line, as_json: bool) -> None:
         click.echo(f"tepi: controller of card {ready['serial']} ready at {line.end.name}, {runs}")
 
 
-def _stop_signals() -> socket.socket:
-    """Readable once SIGTERM or SIGINT came."""
+@contextmanager
+def _stop_signals() -> Iterator[int]:
+    """A descriptor that is readable once SIGTERM or SIGINT came, while the block runs."""
     told, tell = socket.socketpair()
-    tell.setblocking(False)
-    signal.set_wakeup_fd(tell.detach(), warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: None)
-    return told
+    with told, tell:
+        tell.setblocking(False)
+        before = signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        kept = [signal.signal(number, lambda _number, _frame: None) for number in numbers]
+        try:
+            yield told.fileno()
+        finally:
+            for number, handler in zip(numbers, kept, strict=True):
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(before)

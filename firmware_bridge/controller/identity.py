@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from firmware_bridge.controller.flash import ERASED, WORD, Flash
+from firmware_bridge.controller.records import Records
 from firmware_bridge.controller.slots import Slots
 from firmware_bridge.controller.vendor import Vendor
 from firmware_bridge.image import Compatibility, Range, sign_image
@@ -97,6 +98,8 @@ def manufacture(
     slots.erase(1)
     image = factory_image(vendor, board=board, body=body)
     flash.program(slots.areas[0].start, image.ljust(-(-len(image) // WORD) * WORD, ERASED))
+    for area in (flash.layout.counter, flash.layout.settings, flash.layout.log):
+        Records(flash, area, lambda all_: all_)  # empty ones, so that no boot has to begin them
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = vendor.certify(key.public_key(), serial, board, clock)
     identity = Identity(serial, board, REVISION, key, certificate.public_bytes(Encoding.DER))

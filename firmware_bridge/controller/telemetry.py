@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A physical model of the card: heat, power, clocks, voltages and a fan, driven by its load.
 
-Lumped thermal nodes with exact constants for none of the world's cards, but with the behaviour of
-all: temperature follows power with inertia, the fan follows temperature, the clock falls where a
-limit is met, and a card without a fan throttles.
+Two lumped thermal nodes. The constants are of no card that exists; the behaviour is that of all:
+temperature follows power with inertia, the fan follows temperature, the clock falls where a limit
+is met, and a card whose fan stands still throttles.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ FAN_MOST = 6000.0  # rpm
 _IDLE_W = 9.0
 _BUSY_W = 61.0
 """What full load adds at the highest clock."""
-_LEAK_W = 0.12
+_LEAK_W = 0.05
 """Watts that each degree over 40 adds."""
 _DIE_JK = 30.0
 _BOARD_JK = 220.0
-_DIE_TO_BOARD = 1.4  # W/K
-_FAN_WK = (0.25, 1.15)
+_DIE_TO_BOARD = 4.0  # W/K
+_FAN_WK = (0.4, 2.2)
 """Board to air: without a fan, and what the whole fan adds."""
 _FAN_TARGET = 55.0
 _FAN_GAIN = 4.0  # percent per degree
