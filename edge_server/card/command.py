@@ -5,6 +5,8 @@ server started with --card-control, `reset`, `detach` and `attach`."""
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -57,7 +59,7 @@ address_option = click.option(
     "--address",
     default="127.0.0.1:8001",
     show_default=True,
-    help="The server: HOST:PORT or unix:PATH.",
+    help="The server: HOST:PORT, unix:PATH, or grpcs://HOST:PORT?identity=DIR.",
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 
@@ -79,21 +81,94 @@ def _print_status(status: pb.CardStatus, as_json: bool) -> None:
         click.echo(f"{model.name}/{model.version}: {model.state}, {model.device or 'none'}{why}")
 
 
-@click.command("list")
+@click.command(
+    "list",
+    epilog="""\b
+Examples:
+  tepi card list
+  tepi card list --probe
+  tepi card list --port socket://10.0.0.7:7000 --json
+
+\b
+Cards are found by their USB descriptors and in /run/tepi/*.mcu; no port is opened without --probe
+or --port. Exits 1 where there is neither a server nor a card.
+""",
+)
 @address_option
+@click.option("--probe", is_flag=True, help="Ask every card found who it is and what it runs.")
+@click.option("--port", "ports", multiple=True, help="Ask the card at this port as well.")
 @_JSON
-def list_cards(address: str, as_json: bool) -> None:
-    """List the cards of the server with their states."""
-    status = call("Status", pb.CardStatusRequest(), address, pb.CardStatus)
+def list_cards(address: str, probe: bool, ports: tuple[str, ...], as_json: bool) -> None:
+    """List the cards of the server with their states, and the cards found at this machine's
+    ports."""
+    found = controllers(ports, probe)
+    try:
+        with Client(address, SECONDS) as client:
+            status = client.call(CARD_CONTROL, "Status", pb.CardStatusRequest(), pb.CardStatus)
+    except CallError as error:
+        if not found:
+            raise click.ClickException(str(error)) from None
+        click.echo(f"no server: {error}", err=True)
+        status = None
     if as_json:
-        row = {"bus": status.bus, "state": state_of(status), "isa": status.isa}
-        click.echo(json.dumps([row | dict(status.registers)]))
+        rows: list[dict[str, Any]] = [] if status is None else [_server_row(status)]
+        click.echo(json.dumps(rows + found))
         return
-    rows = table("card", "state", "isa", "memory MiB", "models on it")
-    models = [f"{m.name}/{m.version}" for m in status.models if m.device.startswith("card")]
-    memory = str(status.registers["memory"] >> 20) if status.isa else ""
-    rows.add_row(status.bus, state_of(status), status.isa, memory, " ".join(models))
-    console().print(rows)
+    if status is not None:
+        cards = table("card", "state", "isa", "memory MiB", "models on it")
+        models = [f"{m.name}/{m.version}" for m in status.models if m.device.startswith("card")]
+        memory = str(status.registers["memory"] >> 20) if status.isa else ""
+        cards.add_row(status.bus, state_of(status), status.isa, memory, " ".join(models))
+        console().print(cards)
+    if found:
+        keys = ("port", "kind", "serial", "usb", "board", "firmware", "note")
+        lines = table(*keys)
+        for row in found:
+            lines.add_row(*(str(row.get(key, "")) for key in keys))
+        console().print(lines)
+
+
+def _server_row(status: pb.CardStatus) -> dict[str, Any]:
+    row = {"bus": status.bus, "state": state_of(status), "isa": status.isa}
+    return row | dict(status.registers)
+
+
+def controllers(ports: Sequence[str], probe: bool) -> list[dict[str, Any]]:
+    """The cards at this machine's ports, and those at `ports`, which are asked like all with
+    `probe`."""
+    from firmware_bridge.update.command import list_ports
+
+    found = [
+        {
+            "port": card.port,
+            "kind": card.kind,
+            "serial": card.serial,
+            "usb": card.usb,
+            "note": card.description,
+        }
+        for card in list_ports()
+        if card.port not in ports
+    ]
+    if probe:
+        found = [row | _asked(row["port"]) for row in found]
+    return found + [{"port": port, "kind": "given"} | _asked(port) for port in ports]
+
+
+def _asked(port: str) -> dict[str, Any]:
+    """What the card at a port says of itself; where it does not, why."""
+    from firmware_bridge.errors import BridgeError
+    from firmware_bridge.update.command import look_at
+
+    try:
+        facts = look_at(port)
+    except BridgeError as error:
+        return {"note": str(error)}
+    running = facts.slots.running
+    return {
+        "serial": facts.serial,
+        "board": facts.board,
+        "firmware": running.version if running else "none",
+    }
 
 
 @click.command(epilog="Exits 0 where the card is ready, and 1 where it is not.")
@@ -158,12 +233,39 @@ def _change(method: str, request: Message, address: str, as_json: bool) -> None:
     _print_status(call(method, request, address, pb.CardStatus), as_json)
 
 
-@click.command(epilog="Exits 1, with the reason, where the card does not come back.")
+@click.command(
+    epilog="""\b
+Examples:
+  tepi card reset
+  tepi card reset --port /dev/ttyACM0
+
+\b
+With --port the card's management controller restarts, and nothing else: no server is needed. A
+firmware on trial is gone after that. Exits 1, with the reason, where the card does not come back,
+and 16 or 17 where its port is busy or silent.
+"""
+)
 @address_option
+@click.option("--port", help="Restart the controller at this port instead.")
+@click.option(
+    "--history",
+    "history_folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("/var/lib/tepi/cards"),
+    show_default=True,
+    help="With --port: folder where that is written down.",
+)
 @_JSON
-def reset(address: str, as_json: bool) -> None:
+def reset(address: str, port: str | None, history_folder: Path, as_json: bool) -> None:
     """Reset the card, load every model again and put it through probation."""
-    _change("Reset", pb.CardResetRequest(), address, as_json)
+    if port is None:
+        _change("Reset", pb.CardResetRequest(), address, as_json)
+        return
+    from firmware_bridge.update.command import reset_controller
+
+    version = reset_controller(port, history_folder)
+    found = json.dumps({"port": port, "firmware": version})
+    click.echo(found if as_json else f"controller at {port}: restarted, runs {version}")
 
 
 @click.command()

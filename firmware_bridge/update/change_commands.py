@@ -16,10 +16,11 @@ import click
 from firmware_bridge.client import Controller
 from firmware_bridge.errors import BridgeError
 from firmware_bridge.history import History
+from firmware_bridge.port import BAUD
 from firmware_bridge.smp.errors import SmpError
 from firmware_bridge.update.errors import NothingToDo
 from firmware_bridge.update.facts import number_setting, read_slots, text_setting
-from firmware_bridge.update.line import Line
+from firmware_bridge.update.line import BACK_SECONDS, Line
 from firmware_bridge.update.options import (
     EXIT_CODES,
     back_option,
@@ -72,7 +73,7 @@ class _Change:
 
 @contextmanager
 def _change(
-    port: str | None, baud: int, folder: Path, action: str, back_seconds: float = 120.0
+    port: str | None, baud: int, folder: Path, action: str, back_seconds: float = BACK_SECONDS
 ) -> Iterator[_Change]:
     """The history has room, and the card answers. What goes wrong names the card."""
     url = the_port(port)
@@ -280,7 +281,9 @@ def _show_limits(card: Controller, as_json: bool) -> None:
     show(("limit", "value", "unit"), rows)
 
 
-def reset_controller(port: str, baud: int, history_folder: Path, back_seconds: float) -> str:
+def reset_controller(
+    port: str, history_folder: Path, *, baud: int = BAUD, back_seconds: float = BACK_SECONDS
+) -> str:
     """Restart the controller at a port and wait until it answers; the firmware that runs then.
 
     A firmware on trial is not there any more after that. Raises BridgeError, NotBack among them.

@@ -5,7 +5,7 @@
 from firmware_bridge.discovery import find_cards as list_ports
 from firmware_bridge.update.change_commands import confirm, erase, limits, reset_controller, revert
 from firmware_bridge.update.flash_command import flash, flash_command
-from firmware_bridge.update.look_commands import dump, identify, telemetry, versions
+from firmware_bridge.update.look_commands import dump, identify, look_at, telemetry, versions
 from firmware_bridge.update.look_commands import show_history as history
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "identify",
     "limits",
     "list_ports",
+    "look_at",
     "reset_controller",
     "revert",
     "telemetry",

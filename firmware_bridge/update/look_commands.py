@@ -16,6 +16,7 @@ import click
 from firmware_bridge.client import Controller
 from firmware_bridge.errors import BridgeError
 from firmware_bridge.history import History, Record
+from firmware_bridge.port import BAUD
 from firmware_bridge.provision.attestation import (
     Attestation,
     check_attestation,
@@ -101,6 +102,12 @@ def identify(
         [(name.replace("_", " "), str(v)) for name, v in found.items() if name != "proven"],
     )
     click.echo(f"proof: {proof}")
+
+
+def look_at(port: str, baud: int = BAUD) -> Facts:
+    """What the card at a port says of itself. Raises BridgeError."""
+    with card_at(port, baud) as card:
+        return read_facts(card)
 
 
 def _proof(card: Controller, authorities: tuple[Path, ...]) -> str:

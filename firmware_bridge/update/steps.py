@@ -88,8 +88,8 @@ MEANINGS: Final = MappingProxyType(
         "requests go to it.",
         Step.HEALTH: "Sensors within their ranges, no new fault, and what the server's own "
         "diagnosis says.",
-        Step.CONFIRM: "The image is kept for good. Until then a reset, or a power cut, goes back; if that has "
-        "happened, which the slots tell, all is done once more.",
+        Step.CONFIRM: "The image is kept for good. Until then a reset, or a power cut, goes back; "
+        "if that has happened, which the slots tell, all is done once more.",
         Step.WITHDRAW: "`tepi serve` takes its requests off the card again.",
         Step.REVERT: "The controller restarts without having been confirmed: its bootloader puts "
         "the firmware before back.",

@@ -300,7 +300,7 @@ def test_versions_and_trial(card: PtyCard, run: Run, tmp_path: Path) -> None:
 
 def test_reset(card: PtyCard, tmp_path: Path) -> None:
     boots = card.controller.boots
-    assert reset_controller(card.port, 1_000_000, tmp_path / "history", 10.0) == "1.0.0"
+    assert reset_controller(card.port, tmp_path / "history") == "1.0.0"
     assert card.controller.boots == boots + 1
 
 
