@@ -26,6 +26,7 @@ from edge_server.card.shadow import Shadow
 from edge_server.clock import Clock, LoopClock
 from edge_server.engines.card import CardLike, SessionLike
 from edge_server.health import Health, add_reflection
+from edge_server.identity import NodeIdentity
 from edge_server.inference import Inference, Limits
 from edge_server.loader import Loader
 from edge_server.metrics import ServerCollector
@@ -131,6 +132,7 @@ class Server:
         self._closing = AsyncExitStack()
         self._grpc: grpc.aio.Server | None = None
         self.node: Node | None = None
+        self.identity: NodeIdentity | None = None
         self.grpc_address = ""
         self.metrics_address = ""
 
@@ -138,12 +140,15 @@ class Server:
         """Returns when every model that can be loaded is. Raises AddressError,
         RepositoryError, CardOptionError, and what Node raises."""
         try:
+            if self.settings.identity is not None:
+                self.identity = NodeIdentity(self.settings.identity)
+                self.identity.start()
             await self._open_node()
             model_folders(self.settings.model_repository)
             await self._start_web()
             await self._start_grpc()
         except BaseException:
-            await self._stop_node()
+            await self._stop_parts()
             await self._closing.aclose()
             self.executor.shutdown()
             raise
@@ -183,7 +188,7 @@ class Server:
         self._health.stop()
         assert self._grpc is not None
         self.phase.stopping.set()
-        await self._stop_node()
+        await self._stop_parts()
         await self._grpc.stop(grace=self.settings.drain_seconds)  # returns with the last request
         if self.controller is not None:
             await self.controller.stop()
@@ -202,16 +207,20 @@ class Server:
         abi = card_abi(self.settings.card)
         self.node = await self._call(lambda: Node(sync, models, abi))
 
-    async def _stop_node(self) -> None:
+    async def _stop_parts(self) -> None:
         if self.node is not None:
             await self._call(self.node.stop)
+        if self.identity is not None:
+            await self._call(self.identity.stop)
 
     async def _call(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.executor, function)
 
     async def _start_grpc(self) -> None:
         address = parse_address("--grpc-address", self.settings.grpc_address)
-        server = grpc.aio.server(options=_GRPC_OPTIONS)
+        identity = self.identity
+        interceptors = [identity.peers] if identity is not None else []
+        server = grpc.aio.server(options=_GRPC_OPTIONS, interceptors=interceptors)
         version = importlib.metadata.version("tepi")
         service = InferenceService(self.repository, self._inference, self.phase, version)
         services = [self._service.full_name, self._health.add_to(server)]
@@ -226,7 +235,8 @@ class Server:
         )
         server.add_generic_rpc_handlers((handlers(control, implementation),))
         add_reflection(server, services)
-        self.grpc_address = _bind(server, address)
+        credentials = identity.server_credentials() if identity is not None else None
+        self.grpc_address = _bind(server, address, credentials)
         if address.path:
             self._closing.callback(address.unlink)
         self._grpc = server
@@ -258,12 +268,17 @@ class Server:
         self._closing.callback(server.close)
 
 
-def _bind(server: grpc.aio.Server, address: Address) -> str:
+def _bind(
+    server: grpc.aio.Server, address: Address, credentials: grpc.ServerCredentials | None
+) -> str:
     """Listen; the address with the port that was taken."""
     if address.path:
         claim_unix(address)
     try:
-        port = server.add_insecure_port(address.text)
+        if credentials is None:
+            port = server.add_insecure_port(address.text)
+        else:
+            port = server.add_secure_port(address.text, credentials)
     except RuntimeError:
         raise AddressError(address.refused("in use, or not an address of this machine")) from None
     return address.text if address.path else address.with_port(port)

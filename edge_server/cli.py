@@ -84,6 +84,13 @@ card_option = click.option(
     help="Where gRPC listens: HOST:PORT or unix:PATH; port 0 takes a free one.",
 )
 @click.option(
+    "--identity",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Speak mutual TLS with the certificate that `tepi provision enroll` put here; it is "
+    "renewed in time.  [default: plain text]",
+)
+@click.option(
     "--metrics-address",
     default="127.0.0.1:8002",
     show_default=True,
@@ -176,6 +183,7 @@ def serve(
     model_repository: Path | None,
     sync_file: Path | None,
     grpc_address: str,
+    identity: Path | None,
     metrics_address: str,
     card_bus: str,
     controller: str,
@@ -208,6 +216,7 @@ def serve(
         model_repository=repository,
         sync=sync,
         grpc_address=grpc_address,
+        identity=identity,
         metrics_address=metrics_address,
         card=card_bus,
         controller=controller,

@@ -39,7 +39,7 @@ standard input) or NAME=JSON. Exit code 1: the server refused the request or can
     "--address",
     default="127.0.0.1:8001",
     show_default=True,
-    help="The server: HOST:PORT or unix:PATH.",
+    help="The server: HOST:PORT, unix:PATH, or grpcs://HOST:PORT?identity=DIR.",
 )
 @click.option("--model-version", default="", help="Version; the highest where none is given.")
 @click.option(

@@ -37,6 +37,7 @@ class Settings:
         DEFAULT_QUEUE_SIZE  # requests that wait for one model, unless its configuration says
     )
     inline_limit_us: int = 200  # runs cheaper than this take place on the event loop
+    identity: Path | None = None  # the node's certificate: gRPC speaks mutual TLS with it
     sync: SyncSettings | None = (
         None  # what the models folder follows, with `model_repository` in it
     )

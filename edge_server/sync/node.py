@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 import ssl
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from edge_server.sync.status import Status
 from edge_server.sync.stick import Stick, as_origin
 from edge_server.sync.trust import NodeTrust
 from edge_server.tier.tier import Tier
+from firmware_bridge.provision.tls import tls_contexts
 from registry.origin.app import tls_context
 from registry.origin.users import Access, Users
 from registry.remote.client import Remote
@@ -187,11 +189,12 @@ class Node:
         found = find_credentials(host, [entry.credentials]) if entry.credentials else None
         if (entry.client_cert is None) != (entry.client_key is None):
             raise SettingsError(f"origin {entry.name}: client_cert and client_key go together")
-        pair = (
-            (entry.client_cert, entry.client_key)
-            if entry.client_cert is not None and entry.client_key is not None
-            else None
-        )
+        pair: tuple[Path, Path] | None = None
+        if entry.client_cert is not None and entry.client_key is not None:
+            pair = (entry.client_cert, entry.client_key)
+        elif self.settings.identity is not None and entry.url.startswith("https:"):
+            current = self.settings.identity / "current"  # a link that renewals turn
+            pair = (current / "cert.pem", current / "key.pem")
         remote = Remote(
             entry.url,
             found,
@@ -208,7 +211,9 @@ class Node:
 def _tier_tls(settings: SyncSettings) -> ssl.SSLContext | None:
     """What nodes below meet; with a client authority they must show a certificate of it."""
     if settings.tier_cert is None or settings.tier_key is None:
-        return None
+        if settings.identity is None or not settings.tier_listen:
+            return None
+        return tls_contexts(settings.identity, time.time).server()
     try:
         context = tls_context(str(settings.tier_cert), str(settings.tier_key))
         if settings.tier_client_ca is not None:

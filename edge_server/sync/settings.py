@@ -57,6 +57,7 @@ class SyncSettings:
     reserve_bytes: int = DEFAULT_RESERVE  # of the disk, left free
     scrub_days: float = DEFAULT_SCRUB_DAYS  # between two readings of all blobs; 0: never
     tier_listen: str = ""  # HOST:PORT where nodes below pull; empty: nowhere
+    identity: Path | None = None  # the node's certificate, for origins and for the tier
     tier_users: Path | None = (
         None  # who may pull from it, as `tepi registry serve --add-user` writes
     )
@@ -126,6 +127,7 @@ def parse_settings(table: Mapping[str, Any], base: Path, what: str) -> SyncSetti
         reserve_bytes=store.bytes("reserve_bytes", DEFAULT_RESERVE) or 0,
         scrub_days=scrub,
         tier_listen=tier.take("listen", str, ""),
+        identity=top.path("identity", base),
         tier_users=tier.path("users", base),
         tier_cert=tier.path("tls_cert", base),
         tier_key=tier.path("tls_key", base),
