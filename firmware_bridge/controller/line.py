@@ -25,6 +25,8 @@ from firmware_bridge.errors import BridgeError
 _READ = 1 << 16
 _PACED_READ = 64
 _BITS = 10  # of a byte on a line: start, eight, stop
+_LATE_S = 0.002
+"""How late a wakeup may be; a line with bytes waiting does not rest meanwhile."""
 _TICK_S = 0.5
 _EMPTY_S = 0.02  # between looks at a pty that nobody has open
 
@@ -176,7 +178,7 @@ class _Way:
     def put(self, data: bytes, now: float) -> None:
         """Bytes enter the line."""
         for delay, part in self._line.carry(data) if self._line.any else [(0.0, data)]:
-            self._free = max(self._free, now) + len(part) * self._byte_s
+            self._free = max(self._free, now - _LATE_S) + len(part) * self._byte_s
             heapq.heappush(self._late, (self._free + delay, self._count, part))
             self._count += 1
 
