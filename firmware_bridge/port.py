@@ -12,6 +12,7 @@ import os
 import select
 import socket
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
@@ -22,6 +23,7 @@ from firmware_bridge.errors import BridgeError, CardVanished, NoPort, PortBusy
 
 BAUD = 1_000_000
 _READ = 65536
+_QUEUE_WAIT = 0.02  # seconds; set once, since RFC 2217 negotiates anew when it changes
 _GONE = "look at the cable and the card's power, then run the same command again"
 _Pump = Callable[[bytes | memoryview, float], tuple[int, bytes]]
 
@@ -103,19 +105,18 @@ class Port:
 
     def _pump_queue(self, outgoing: bytes | memoryview, timeout: float) -> tuple[int, bytes]:
         sent = (self._serial.write(bytes(outgoing)) or 0) if outgoing else 0
-        self._serial.timeout = 0 if sent else max(0, timeout)
-        data = self._serial.read(1)
-        if data:
-            self._serial.timeout = 0
-            data += self._serial.read(_READ)
-        return sent, bytes(data)
+        end = time.monotonic() + timeout
+        while True:
+            data = self._serial.read(self._serial.in_waiting or 1)
+            if data or time.monotonic() >= end:
+                return sent, bytes(data)
 
 
-def _open(url: str, baud: int, is_device: bool) -> serial.SerialBase:
+def _open(url: str, baud: int, is_device: bool) -> serial.Serial:
     try:
         if is_device:
             return serial.serial_for_url(url, baud, timeout=0, exclusive=True)
-        return serial.serial_for_url(url, baud, timeout=0)
+        return serial.serial_for_url(url, baud, timeout=_QUEUE_WAIT)
     except (OSError, ValueError) as error:  # SerialException is an OSError
         number = error.errno if isinstance(error, OSError) else None
         if number in (errno.EAGAIN, errno.EBUSY):
