@@ -224,7 +224,7 @@ def serve(
     """Run a software card in this process, for programs that attach through a socket."""
     from device.binding import CardServer
     from device.binding.planned import read_plan
-    from device.control import served
+    from device.control import registers_at, served
 
     told = _stop_signals()
     try:
@@ -232,7 +232,7 @@ def serve(
         server = CardServer(str(path), threads=threads, memory=memory_mib << 20, isa=isa)
     except ValueError as error:
         raise click.ClickException(str(error)) from None
-    with server, served(control, server):
+    with server, served(control, server, registers_at(f"vfio-user:{path}")):
         server.plan_faults(faults)
         if as_json:
             ready = {"ready": True, "socket": str(path), "pid": os.getpid()}

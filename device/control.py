@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The control socket of `tepi card serve`: faults to order, a line of JSON each way.
 
-A request is {"plan": [...]} (device.binding.planned), or {"remove_s": 1.5}: surprise removal for so
-many seconds. The answer is {"ok": true} or {"error": "…"}.
+A request is {"plan": [...]} (device.binding.planned), {"remove_s": 1.5}: surprise removal for so
+many seconds, or {"registers": true}, whose answer holds the card's registers and "busy_ns" of each
+worker, for the card's management controller. Other answers are {"ok": true} or {"error": "…"}.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import socket
 import socketserver
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -63,8 +64,32 @@ class _Removal:
             self._card.attach()
 
 
+Registers = Callable[[], dict[str, Any]]
+
+
+def registers_at(kind: str) -> Registers:
+    """What reads the registers of the card that Card.open knows by that name; it raises OSError
+    while the card is away."""
+
+    def read() -> dict[str, Any]:
+        from device.binding import Card
+        from device.errors import CardError
+
+        try:
+            with Card.open(kind) as card:
+                return {**card.info, "busy_ns": card.busy_ns}
+        except CardError as error:
+            raise OSError(str(error)) from None
+
+    return read
+
+
+def _none() -> dict[str, Any]:
+    raise ValueError("this card's registers are not told here")
+
+
 @contextmanager
-def served(path: Path | None, card: Served) -> Iterator[None]:
+def served(path: Path | None, card: Served, registers: Registers = _none) -> Iterator[None]:
     """Answer at `path` while the block runs; None: nowhere. Raises OSError."""
     if path is None:
         yield
@@ -78,7 +103,7 @@ def served(path: Path | None, card: Served) -> Iterator[None]:
             self.connection.settimeout(SECONDS)
             with suppress(OSError):
                 while line := self.rfile.readline(LINE_BYTES):
-                    answer = json.dumps(_answer(line, card, removal))
+                    answer = json.dumps(_answer(line, card, removal, registers))
                     self.wfile.write(answer.encode() + b"\n")
 
     if path.is_socket():
@@ -101,11 +126,11 @@ def served(path: Path | None, card: Served) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def _answer(line: bytes, card: Served, removal: _Removal) -> dict[str, Any]:
+def _answer(line: bytes, card: Served, removal: _Removal, registers: Registers) -> dict[str, Any]:
     try:
         asked = json.loads(line)
         if not isinstance(asked, dict) or len(asked) != 1:
-            raise ValueError("a request is an object with one field, plan or remove_s")
+            raise ValueError("a request is an object with one field, plan, remove_s or registers")
         ((name, value),) = asked.items()
         if name == "plan":
             card.plan_faults(read_plan(json.dumps(value)))
@@ -113,9 +138,13 @@ def _answer(line: bytes, card: Served, removal: _Removal) -> dict[str, Any]:
             if type(value) not in (int, float) or not 0 <= value <= REMOVED_MOST:
                 raise ValueError(f"remove_s must be 0 to {REMOVED_MOST:g} seconds, got {value!r}")
             removal.start(float(value))
+        elif name == "registers":
+            return {"ok": True, **registers()}
         else:
-            raise ValueError(f"unknown request {name!r}; the requests are plan and remove_s")
-    except ValueError as error:
+            raise ValueError(
+                f"unknown request {name!r}; the requests are plan, remove_s and registers"
+            )
+    except (ValueError, OSError) as error:
         return {"error": str(error)}
     return {"ok": True}
 
