@@ -108,7 +108,7 @@ def list_cards(address: str, probe: bool, ports: tuple[str, ...], as_json: bool)
     except CallError as error:
         if not found:
             raise click.ClickException(str(error)) from None
-        click.echo(f"no server: {error}", err=True)
+        click.echo(str(error), err=True)
         status = None
     if as_json:
         rows: list[dict[str, Any]] = [] if status is None else [_server_row(status)]

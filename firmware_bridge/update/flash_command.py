@@ -33,7 +33,7 @@ from firmware_bridge.update.options import (
     the_port,
 )
 from firmware_bridge.update.several import Result, Stoppable, update_all
-from firmware_bridge.update.show import Silent, show, terminal
+from firmware_bridge.update.show import SITUATIONS, Silent, show, terminal
 
 _EXAMPLES = f"""\b
 Examples:
@@ -300,7 +300,8 @@ def _print_plans(plans: list[tuple[str, Plan]], as_json: bool) -> None:
         click.echo(json.dumps({"cards": found}))
         return
     for port, plan in plans:
-        click.echo(f"card {plan.facts.serial or port} at {port}: {plan.event}")
+        where = SITUATIONS[plan.event]
+        click.echo(f"card {plan.facts.serial or port} at {port}: {where}")
         show(("check", "found"), [(checked.name, checked.found) for checked in plan.checked])
         click.echo(f"would: {', '.join(plan.steps)}; nothing was written")
 

@@ -36,7 +36,7 @@ from firmware_bridge.update.options import (
     json_option,
     port_option,
 )
-from firmware_bridge.update.show import show, telemetry_rows, when
+from firmware_bridge.update.show import SITUATIONS, show, telemetry_rows, when
 from firmware_bridge.update.steps import Event, Occupied, plan
 
 LAST_DUMP = "/dump/last.bin"
@@ -183,13 +183,7 @@ def _verdict(facts: Facts, package: Package) -> str:
         event = plan(facts.slots, package.image.hash)
     except Occupied as error:
         return f"not on the card, which has {error} on trial"
-    texts = {
-        Event.CURRENT: _UP_TO_DATE,
-        Event.ON_TRIAL: "runs on trial",
-        Event.UPLOADED: "in the second slot",
-        Event.MARKED: "to be tried at the next reset",
-    }
-    return texts.get(event, "not on the card")
+    return _UP_TO_DATE if event is Event.CURRENT else SITUATIONS[event]
 
 
 @click.command(

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import click
 
-from firmware_bridge.update.steps import Step
+from firmware_bridge.update.steps import Event, Step
 
 _WIDE: Final = 200  # columns of a table that goes into a file or a pipe
 _UNITS: Final = {
@@ -25,6 +25,17 @@ _UNITS: Final = {
     "rpm": ("rpm", 1, 0),
 }
 """The last word of a statistic's name, and how people write it: unit, factor, decimal places."""
+
+
+SITUATIONS: Final = {
+    Event.NEEDED: "not on the card",
+    Event.UPLOADED: "in the second slot",
+    Event.MARKED: "to be tried at the next reset",
+    Event.ON_TRIAL: "runs on trial",
+    Event.CURRENT: "runs already",
+    Event.STRAY: "another image is to be tried at the next reset",
+}
+"""Where an image is, by what `plan` says."""
 
 
 def reading(name: str, value: int) -> tuple[str, str, str]:

@@ -26,7 +26,7 @@ def test_cards_are_listed_without_a_server(tmp_path: Path, monkeypatch: pytest.M
     assert (first["port"], first["serial"], first["usb"]) == ("/dev/ttyACM7", "S7", "2fe3:0004")
     assert second["port"] == card.port and second["kind"] == "link"
     assert "TC1-A" in probed.stdout and "1.0.0" in probed.stdout and "tepi-c1" in probed.stdout
-    assert "/dev/ttyACM7" in probed.stdout and "no server" in probed.stderr
+    assert "/dev/ttyACM7" in probed.stdout and "no server answers" in probed.stderr
     assert json.loads(given.stdout)[1] == {
         "port": card.port,
         "kind": "given",
