@@ -7,6 +7,7 @@ that breaks is simply tried anew.
 
 from __future__ import annotations
 
+import http.client
 import json
 import ssl
 from base64 import b64decode
@@ -39,6 +40,7 @@ SKEW = 300.0
 """Seconds that the clocks of a node and its authority may differ: certificates start as early."""
 TRIES = 4
 _TIMEOUT = urllib3.Timeout(connect=5.0, read=20.0)
+_CUT = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)  # the line broke
 _VERIFY_TIME = {9: "has not begun", 10: "is over"}  # X509_V_ERR_CERT_NOT_YET_VALID, _HAS_EXPIRED
 
 
@@ -155,15 +157,13 @@ class EstClient:
         for attempt in range(TRIES):
             try:
                 return self._once(method, path, body, headers, limit)
-            except (broken.SSLError, ssl.SSLError) as error:
-                raise self._distrust(error) from None
             except (broken.HTTPError, OSError) as error:
+                cause = _cause(error)
+                if isinstance(cause, ssl.SSLError) and not isinstance(cause, _CUT):
+                    raise self._distrust(cause) from None
                 last = error
                 self._pause(0.2 * 2**attempt)
-        raise Unreachable(
-            f"no answer from {self.url} after {TRIES} tries: {last}",
-            "see that the address is right and that `tepi provision serve` runs there",
-        )
+        raise _unreachable(self.url, last)
 
     def _once(
         self,
@@ -201,10 +201,9 @@ class EstClient:
                 "set the clock that is wrong (`timedatectl`), then do this again",
             )
 
-    def _distrust(self, error: Exception) -> ProvisionError:
+    def _distrust(self, cause: ssl.SSLError) -> ProvisionError:
         """What a failed handshake means. The dates of a certificate that is out of time are read
         without trust, for the message only."""
-        cause = error.args[0] if isinstance(error, broken.SSLError) and error.args else error
         if isinstance(cause, ssl.SSLCertVerificationError) and cause.verify_code in _VERIFY_TIME:
             return ClockSkew(
                 f"by this machine's clock, {when(self._clock())}, the time of the authority's "
@@ -235,31 +234,45 @@ class EstClient:
         return f": it holds from {when(forms.valid_from(shown))} to {_until(shown)}"
 
 
+def _unreachable(url: str, why: object) -> Unreachable:
+    return Unreachable(
+        f"no answer from {url} after {TRIES} tries: {why}",
+        "see that the address is right and that `tepi provision serve` runs there",
+    )
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What urllib3 wraps."""
+    while isinstance(error, broken.HTTPError):
+        inner = [each for each in error.args if isinstance(each, BaseException)]
+        if not inner:
+            break
+        error = inner[0]
+    return error
+
+
 def bootstrap(url: str, fingerprint: bytes, pause: Callable[[float], object]) -> bytes:
     """The PEM of the root with this SHA-256, which the authority shows before it is trusted
     (RFC 7030, 4.1.1: an out-of-band check). Raises Unreachable, Untrusted, BadAnswer."""
     url = check_url(url)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
-    pool = urllib3.PoolManager(1, ssl_context=tls, retries=False, timeout=_TIMEOUT)
-    last: Exception | None = None
+    parts, last = urlsplit(url), None
     for attempt in range(TRIES):
+        line = http.client.HTTPSConnection(
+            str(parts.hostname), parts.port or 443, timeout=10.0, context=tls
+        )
         try:
-            response = pool.request(
-                "GET", url + wire.CACERTS, preload_content=False, redirect=False
-            )
-            body = response.read(wire.MAX_ANSWER)
+            line.request("GET", wire.CACERTS)
+            body = line.getresponse().read(wire.MAX_ANSWER)
             break
-        except (broken.HTTPError, OSError) as error:
+        except (http.client.HTTPException, OSError) as error:
             last = error
             pause(0.2 * 2**attempt)
         finally:
-            pool.clear()
+            line.close()
     else:
-        raise Unreachable(
-            f"no answer from {url}: {last}",
-            "see that the address is right and that `tepi provision serve` runs there",
-        )
+        raise _unreachable(url, last)
     for certificate in wire.decode_certificates(body):
         if forms.digest(forms.der_of(certificate)) == fingerprint:
             return forms.pem_of(certificate)

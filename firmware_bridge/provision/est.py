@@ -64,9 +64,9 @@ class _Service:
         self._authority = admission.authority
         self._lockout = Lockout()
         self.threads = ThreadPoolExecutor(_THREADS, "authority")
-        self.answer = web.middleware(self._answer)
 
-    async def _answer(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+    @web.middleware
+    async def answer(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Errors as text with their word (RFC 7030, 4.2.3); the authority's own time on all."""
         try:
             response = await handler(request)

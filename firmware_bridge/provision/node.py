@@ -47,6 +47,10 @@ def node_credentials(folder: Path) -> NodeCredentials:
         raise NoIdentity(
             f"there is no certificate of a node in {folder}", "get one with `tepi provision enroll`"
         ) from None
+    return _files(pair, folder)
+
+
+def _files(pair: Path, folder: Path) -> NodeCredentials:
     return NodeCredentials(pair / "key.pem", pair / "cert.pem", pair / "ca.pem", folder / "crl.pem")
 
 
@@ -177,12 +181,11 @@ class Identity:
             self._disk.write(new / "cert.pem", forms.pem_of(*chain), PUBLIC)
             self._disk.write(new / "ca.pem", forms.pem_of(root), PUBLIC)
             self._disk.rename(new, place)
-        files = (place / name for name in ("key.pem", "cert.pem", "ca.pem"))
-        return NodeCredentials(*files, self.folder / "crl.pem")
+        return _files(place, self.folder)
 
     def switch(self, certificate: x509.Certificate) -> None:
-        """Make a staged pair the current one; the one before stays, older ones and the pending key
-        go. Raises OSError."""
+        """Make a staged pair the current one; the one before stays, older ones go, and so does the
+        pending key. Raises OSError."""
         place, link = self._place(certificate), self.folder / "current"
         before = link.resolve()
         self._disk.link(link, str(place.relative_to(self.folder)))
@@ -192,7 +195,7 @@ class Identity:
                 self._disk.remove(other)
 
     def drop(self, certificate: x509.Certificate) -> None:
-        """Throw a staged pair and its key away: the authority does not accept it. Raises OSError."""
+        """Throw a staged pair and its key away, as the authority refuses it. Raises OSError."""
         place = self._place(certificate)
         if place != (self.folder / "current").resolve():
             self._disk.remove(place)

@@ -36,7 +36,8 @@ SHARE, JITTER = 2 / 3, 1 / 20
 """Of a certificate's life: when it is renewed, and how far nodes spread around that."""
 CRL_SECONDS = 3600.0
 _LEAST, _MOST = 60.0, 3600.0  # seconds between two tries
-_NOT_OURS = (Denied, NoCertificate, OutOfTime, Untrusted)
+_REFUSED = (Denied, NoCertificate, OutOfTime)
+_GRAVE = (*_REFUSED, ClockSkew, Untrusted)
 
 
 def renew_at(starts: float, ends: float, rng: random.Random) -> float:
@@ -85,8 +86,8 @@ class Enrolment:
         return made
 
     def renew(self) -> x509.Certificate:
-        """A certificate for a new key in the place of the current one, which stays until a handshake
-        with the new one succeeds. Raises as `enroll`, NoIdentity."""
+        """A certificate for a new key in the place of the current one, which stays until a
+        handshake with the new one succeeds. Raises as `enroll`, NoIdentity."""
         with self.identity.changing():
             url = self.identity.authority
             if url is None:
@@ -134,7 +135,7 @@ class Enrolment:
         except Unreachable as error:
             LOGGER.warning("the new certificate could not be tried: %s", error)
             return
-        except _NOT_OURS:
+        except _REFUSED:
             self.identity.drop(made)
             raise
         if node != forms.node_of(made):
@@ -198,7 +199,7 @@ class Renewer:
             left = forms.valid_until(self._enrolment.identity.certificate()) - clock()
             wait = min(retry_after(self._failures, self._rng), max(1.0, left / 4))
             self._again = clock() + wait
-            level = logging.ERROR if isinstance(error, (*_NOT_OURS, ClockSkew)) else logging.WARNING
+            level = logging.ERROR if isinstance(error, _GRAVE) else logging.WARNING
             LOGGER.log(level, "not renewed, again in %.0f s: %s", wait, error)
             return
         self._failures, self._again = 0, 0.0
