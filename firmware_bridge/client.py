@@ -23,7 +23,7 @@ from firmware_bridge.upload import Sending
 
 DEFAULT_BUFFER = 384  # Zephyr's, where the parameters cannot be asked for
 _FRAME = 4  # bytes of a buffer that a frame's length and CRC take
-_FILE_CHUNK = 24  # CBOR around a chunk of a file, its name not counted
+_FILE_CHUNK = 36  # CBOR around a chunk of a file, the name itself not counted
 Progress = Callable[[int, int], None]  # bytes there, bytes in all
 
 
@@ -251,7 +251,7 @@ class Controller:
 
     def file_write(self, name: str, data: bytes, on_progress: Progress | None = None) -> None:
         """Write the file anew."""
-        limit = self.parameters().buf_size - _FRAME - SIZE - _FILE_CHUNK - 8 - len(name.encode())
+        limit = self.parameters().buf_size - _FRAME - SIZE - _FILE_CHUNK - len(name.encode())
         at = 0
         while True:
             part = data[at : at + limit]
