@@ -120,13 +120,13 @@ class Update:
             Step.RESET: self._reset,
             Step.WAIT: self._wait,
             Step.COMPARE: self._compare,
-            Step.TAKE_BACK: self._take_back,
+            Step.TAKE_BACK: self._take_back_on_trial,
             Step.HEALTH: self._health,
             Step.CONFIRM: self._keep,
             Step.WITHDRAW: self._drain,
             Step.REVERT: self._reset,
             Step.RETURN: self._return,
-            Step.RESTORE: self._take_back,
+            Step.RESTORE: self._restore,
             Step.SETTLE: self._take_back,
         }
 
@@ -134,12 +134,10 @@ class Update:
         """What `run` would do. Nothing is written, not even history. Raises as `run` does."""
         try:
             self._inspect()
-            facts = self._facts
-            checked = check(self._package, facts, self._demands)
-            event = self._planned(facts.slots)
+            event, checked = self._examined()
         except BridgeError as error:
             raise self._named(error, Step.CHECK) from None
-        return Plan(facts, tuple(checked), event, tuple(steps_ahead(event)))
+        return Plan(self._facts, tuple(checked), event, tuple(steps_ahead(event)))
 
     def run(self) -> Outcome:
         """All steps. Raises BridgeError whose message names the card and the step; Reverted where
@@ -200,15 +198,19 @@ class Update:
             ) from None
 
     def _check(self) -> Event:
-        event = self._planned(self._facts.slots)
-        if event is not Event.CURRENT:
-            for checked in check(self._package, self._facts, self._demands):
-                self._told.step(self._seen.card, Step.CHECK, f"{checked.name}: {checked.found}")
-        if not self._seen.reserved:
+        seen = self._seen
+        event, found = self._examined()
+        for checked in found:
+            self._told.step(seen.card, Step.CHECK, f"{checked.name}: {checked.found}")
+        if not seen.reserved:
             self._history.reserve()
-            self._record(Step.CHECK, "began", f"from {self._seen.before or 'nothing'}")
-            self._seen.reserved = True
+            self._record(Step.CHECK, "began", f"from {seen.before or 'nothing'}")
+            seen.reserved = True
         return event
+
+    def _examined(self) -> tuple[Event, list[Checked]]:
+        """What the slots call for, and the questions that the image has passed."""
+        return self._planned(self._facts.slots), check(self._package, self._facts, self._demands)
 
     def _clear(self) -> Event:
         slots = self._line.slots()
@@ -276,6 +278,22 @@ class Update:
             self._server.take_back()
         self._seen.drained = False
         return Event.TAKEN
+
+    def _take_back_on_trial(self) -> Event:
+        """A card that does not come back to its server may owe that to its new firmware."""
+        try:
+            return self._take_back()
+        except BridgeError as error:
+            self._seen.why = str(error)
+            return Event.SICK
+
+    def _restore(self) -> Event:
+        """That it went back is what counts; a server that did not take it is told with that."""
+        try:
+            return self._take_back()
+        except BridgeError as error:
+            self._seen.why += f"; and the server has not taken the card back: {error}"
+            return Event.TAKEN
 
     def _health(self) -> Event:
         try:

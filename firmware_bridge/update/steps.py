@@ -85,7 +85,7 @@ MEANINGS: Final = MappingProxyType(
         Step.COMPARE: "The hash of what runs is compared with the image's: a bootloader that "
         "refuses an image does so without a word.",
         Step.TAKE_BACK: "`tepi serve` has the card again, and puts it through probation before "
-        "requests go to it.",
+        "requests go to it. A card that does not come back to it is sick.",
         Step.HEALTH: "Sensors within their ranges, no new fault, and what the server's own "
         "diagnosis says.",
         Step.CONFIRM: "The image is kept for good. Until then a reset, or a power cut, goes back; "
@@ -122,7 +122,7 @@ TABLE: Final = MappingProxyType(
         _S.RESET: {_E.RESTARTED: _S.WAIT},
         _S.WAIT: {_E.RETURNED: _S.COMPARE},
         _S.COMPARE: {_E.SAME: _S.TAKE_BACK, _E.STALE: _S.CLEAR, _E.REJECTED: _S.RESTORE},
-        _S.TAKE_BACK: {_E.TAKEN: _S.HEALTH},
+        _S.TAKE_BACK: {_E.TAKEN: _S.HEALTH, _E.SICK: _S.WITHDRAW},
         _S.HEALTH: {_E.HEALTHY: _S.CONFIRM, _E.SICK: _S.WITHDRAW},
         _S.CONFIRM: {
             _E.CONFIRMED: _S.DONE,

@@ -11,7 +11,7 @@ from firmware_bridge.client import Controller as Client
 from firmware_bridge.controller.controller import Controller
 from firmware_bridge.controller.flash import Cut, Flash, Operation, PowerCut
 from firmware_bridge.controller.injected import Injected
-from firmware_bridge.errors import CardVanished, NoPort
+from firmware_bridge.errors import BridgeError, CardVanished, NoPort
 from firmware_bridge.history import History
 from firmware_bridge.image import parse_image
 from firmware_bridge.update.checks import Demands, Package
@@ -24,6 +24,20 @@ from tests.firmware_bridge.controller.bench_board import NOW, VENDOR, blank
 KEYS = [VENDOR.image_key.public_key()]
 HOST = HostVersions(driver="0.1.0", abi=1)
 PORT = "/dev/card0"
+WHOLE = [
+    Step.INSPECT,
+    Step.CHECK,
+    Step.UPLOAD,
+    Step.DRAIN,
+    Step.TEST,
+    Step.RESET,
+    Step.WAIT,
+    Step.COMPARE,
+    Step.TAKE_BACK,
+    Step.HEALTH,
+    Step.CONFIRM,
+]
+"""The steps of a run in which all goes well."""
 
 
 class Killed(BaseException):
@@ -158,12 +172,14 @@ class Diary:
 
 
 class FakeServer:
-    """A server that says what it was asked to do; `ill` is its diagnosis."""
+    """A server that says what it was asked to do; `ill` is its diagnosis, `refusals` how often it
+    does not get the card back."""
 
     address = "unix:/run/tepi.sock"
 
-    def __init__(self, ill: str = "") -> None:
+    def __init__(self, ill: str = "", refusals: int = 0) -> None:
         self.ill = ill
+        self.refusals = refusals
         self.calls: list[str] = []
 
     def let_go(self) -> None:
@@ -174,6 +190,9 @@ class FakeServer:
 
     def take_back(self) -> None:
         self.calls.append("take back")
+        if self.refusals:
+            self.refusals -= 1
+            raise BridgeError("the card does not answer on its bus")
 
     def diagnose(self) -> str:
         self.calls.append("diagnose")

@@ -170,6 +170,15 @@ def test_silent_card_and_card_that_vanishes(run: Run, tmp_path: Path) -> None:
         assert "TC1-GONE" in str(found.exception) and "upload" in str(found.exception)
 
 
+def test_line_with_bit_errors(run: Run, tmp_path: Path) -> None:
+    """1 in 10,000 bits wrong, both ways."""
+    file = written(tmp_path, firmware("1.1.0", 2))
+    with card_on_pty(tmp_path, "TC1-BAD", Injected(bit_errors=1e-4, seed=3)) as noisy:
+        found = run("flash", file, f"--port={noisy.port}")
+        assert found.exit_code == 0, found.output
+        assert noisy.running == "1.1.0"
+
+
 def test_flash_says_what_it_does(card: PtyCard, run: Run, tmp_path: Path) -> None:
     file, port = written(tmp_path, firmware("1.1.0", 2)), f"--port={card.port}"
     plan = run("flash", file, port, "--dry-run")
