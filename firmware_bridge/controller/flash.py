@@ -144,7 +144,8 @@ class Flash:
         self._bytes = mmap.mmap(self._file, self.layout.size)
 
     def _claimed(self, layout: Layout | None) -> Layout:
-        """Lock the file and have it hold a flash; an empty one becomes an erased flash."""
+        """Lock the file and have it hold a flash. An empty one becomes a flash whose content is
+        not defined, as a chip's from the shelf is: the factory erases it."""
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -155,9 +156,7 @@ class Flash:
         overhead = Layout(0).size
         if found == 0:
             layout = layout or Layout()
-            with os.fdopen(os.dup(self._file), "wb") as file:
-                for _ in range(layout.size // PAGE):
-                    file.write(ERASED * PAGE)
+            os.ftruncate(self._file, layout.size)
             return layout
         slot = (found - overhead) // 2
         if slot < PAGE or found != Layout(slot).size or slot % PAGE:

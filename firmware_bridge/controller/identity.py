@@ -23,7 +23,6 @@ from cryptography.hazmat.primitives.serialization import (
 
 from firmware_bridge.controller.flash import ERASED, WORD, Flash
 from firmware_bridge.controller.records import Records
-from firmware_bridge.controller.slots import Slots
 from firmware_bridge.controller.vendor import Vendor
 from firmware_bridge.image import Compatibility, Range, sign_image
 from firmware_bridge.smp.attest import signed_bytes
@@ -93,11 +92,9 @@ def manufacture(
 ) -> Identity:
     """What the factory does to a blank card: firmware, key, certificate. The identity comes last,
     so that a card whose making was interrupted is made again."""
-    slots = Slots(flash)
-    slots.erase(0)
-    slots.erase(1)
+    flash.erase_used(0, flash.layout.size)
     image = factory_image(vendor, board=board, body=body)
-    flash.program(slots.areas[0].start, image.ljust(-(-len(image) // WORD) * WORD, ERASED))
+    flash.program(flash.layout.slots[0].start, image.ljust(-(-len(image) // WORD) * WORD, ERASED))
     for area in (flash.layout.counter, flash.layout.settings, flash.layout.log):
         Records(flash, area, lambda all_: all_)  # empty ones, so that no boot has to begin them
     key = ec.generate_private_key(ec.SECP256R1())

@@ -191,6 +191,35 @@ def test_toolkits_own_update(mcu: Mcu) -> None:
     toolkit(mcu, "c.image_set_state(None, True); c.os_system_reset(); out = 0")
 
 
+def test_image_of_imgtool_with_the_vendors_key(mcu: Mcu) -> None:
+    """As docs/mcu.md says it; `openssl` agrees on the card's certificate meanwhile."""
+    (mcu.folder / "app.bin").write_bytes(b"an application" * 500)
+    command = "sign -k vendor/image.pem -v 1.4.0+12 -s 5 -H 0x200 --pad-header -S 0xff000 --align 8"
+    command += " --custom-tlv 0x00a0 tepi-c1 app.bin app.signed.bin"
+    subprocess.run([STOCK / "imgtool", *command.split()], cwd=mcu.folder, check=True)
+    named = parse_image((mcu.folder / "app.signed.bin").read_bytes()).hash.hex()
+    toolkit(
+        mcu,
+        "c.image_upload(pathlib.Path('app.signed.bin').read_bytes())\n"
+        f"c.image_set_state({named!r}, False)\nc.os_system_reset()\n"
+        "pathlib.Path('card.crt').write_bytes(c.settings_read_ext('id/cert', 1024).value)\nout = 0",
+    )
+    wait_active(mcu, named)
+    subprocess.run(
+        ["openssl", "x509", "-inform", "DER", "-in", "card.crt", "-out", "card.pem"],
+        cwd=mcu.folder,
+        check=True,
+    )
+    verified = subprocess.run(
+        ["openssl", "verify", "-x509_strict", "-CAfile", "vendor/card-ca.crt", "card.pem"],
+        cwd=mcu.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert verified.stdout == "card.pem: OK\n", verified.stderr
+
+
 def test_toolkit_settings(mcu: Mcu) -> None:
     script = """
 before = c.settings_read("limit/power_w")

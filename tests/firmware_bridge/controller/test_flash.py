@@ -18,12 +18,13 @@ from firmware_bridge.controller.flash import (
     Operation,
     PowerCut,
 )
+from firmware_bridge.controller.identity import Identity, manufacture
 from firmware_bridge.controller.records import Records
-from tests.firmware_bridge.controller.bench_board import SMALL
+from tests.firmware_bridge.controller.bench_board import NOW, SERIAL, SMALL, VENDOR, Board, blank
 
 
 def test_erase_makes_ones_and_program_makes_zeros(tmp_path: Path) -> None:
-    with Flash(tmp_path / "flash", SMALL) as flash:
+    with erased(tmp_path / "flash") as flash:
         flash.program(8, b"\x0f" * 8)
         flash.program(8, b"\x0e" * 8)
         assert flash.read(0, 24) == b"\xff" * 8 + b"\x0e" * 8 + b"\xff" * 8
@@ -44,7 +45,7 @@ def test_erase_makes_ones_and_program_makes_zeros(tmp_path: Path) -> None:
 
 
 def test_content_and_size_outlive_the_process(tmp_path: Path) -> None:
-    with Flash(tmp_path / "flash", SMALL) as flash:
+    with erased(tmp_path / "flash") as flash:
         flash.program(PAGE, b"12345678")
     with Flash(tmp_path / "flash") as flash:
         assert flash.layout == SMALL
@@ -64,6 +65,30 @@ def test_file_that_is_no_flash_is_left_alone(tmp_path: Path) -> None:
     assert path.read_text() == "dear card"
 
 
+def test_making_of_a_card_that_is_interrupted_is_done_again(tmp_path: Path) -> None:
+    """Wherever the process is killed, the next one makes the card and boots it."""
+    with blank(tmp_path / "counted") as flash:
+        total = flash.operations
+    assert total > SMALL.size // PAGE
+    for at in range(0, total, 3):
+        path = tmp_path / f"flash-{at}"
+        flash = Flash(path, SMALL)
+        left = [at]
+
+        def before(_: Operation, left: list[int] = left) -> Cut | None:
+            left[0] -= 1
+            return Cut(40, left[0]) if left[0] < 0 else None
+
+        flash.before = before
+        with flash, pytest.raises(PowerCut):
+            manufacture(flash, VENDOR, SERIAL, lambda: NOW)
+        with Flash(path) as flash:
+            if Identity.read(flash) is None:
+                manufacture(flash, VENDOR, SERIAL, lambda: NOW)
+            assert str(Board(flash).images()[0]["version"]) == "1.0.0"
+        path.unlink()
+
+
 def test_areas_do_not_overlap() -> None:
     layout = Layout()
     areas = [
@@ -80,7 +105,7 @@ def test_areas_do_not_overlap() -> None:
 
 
 def test_cut_program_is_done_up_to_a_torn_word(tmp_path: Path) -> None:
-    with Flash(tmp_path / "flash", SMALL) as flash:
+    with erased(tmp_path / "flash") as flash:
         flash.before = lambda _: Cut(16, 3)
         with pytest.raises(PowerCut):
             flash.program(0, b"\x00" * 64)
@@ -91,7 +116,7 @@ def test_cut_program_is_done_up_to_a_torn_word(tmp_path: Path) -> None:
 
 
 def test_cut_erase_leaves_no_bit_that_was_in_neither(tmp_path: Path) -> None:
-    with Flash(tmp_path / "flash", SMALL) as flash:
+    with erased(tmp_path / "flash") as flash:
         flash.program(0, b"\x55" * PAGE)
         flash.before = lambda _: Cut(0, 3)
         with pytest.raises(PowerCut):
@@ -101,12 +126,18 @@ def test_cut_erase_leaves_no_bit_that_was_in_neither(tmp_path: Path) -> None:
         assert all(byte & 0x55 == 0x55 for byte in left)
 
 
+def erased(path: Path) -> Flash:
+    flash = Flash(path, SMALL)
+    flash.erase_used(0, SMALL.size)
+    return flash
+
+
 def last_four(records: list[bytes]) -> list[bytes]:
     return records[-4:]
 
 
 def test_records_move_between_banks(tmp_path: Path) -> None:
-    with Flash(tmp_path / "flash", SMALL) as flash:
+    with erased(tmp_path / "flash") as flash:
         records = Records(flash, SMALL.counter, last_four)
         written = [bytes([n % 251]) * (n % 90) for n in range(600)]
         for record in written:
@@ -124,7 +155,7 @@ def test_power_cut_at_every_operation_of_records(tmp_path: Path) -> None:
     for at in range(0, 170, 3):
         for done in (0, 8, 24, PAGE):
             path = tmp_path / f"flash-{at}-{done}"
-            with Flash(path, SMALL) as flash:
+            with erased(path) as flash:
                 left = [at]
 
                 def before(_: Operation, left: list[int] = left, done: int = done) -> Cut | None:
