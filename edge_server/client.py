@@ -81,6 +81,11 @@ class Client:
     def _explain(self, error: Any) -> str:
         code, details = error.code(), error.details()
         if code is grpc.StatusCode.UNAVAILABLE and "failed to connect" in details:
+            if self._address.startswith(_SECURE):
+                return (
+                    f"no connection to {self._address}: no server is there, or it and this "
+                    "identity do not trust each other"
+                )
             return f"no server answers at {self._address}: start one with `tepi serve`"
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return f"{self._address} gave no answer in {self._timeout:g} s (--timeout)"
