@@ -14,11 +14,11 @@ from firmware_bridge.client import Controller
 from firmware_bridge.controller.flash import PAGE, Layout
 from firmware_bridge.errors import BadReply, CardSilent
 from firmware_bridge.smp import faults, fs, img
-from firmware_bridge.smp.commands import request_type
 from firmware_bridge.smp.errors import BadPayload, SmpError
 from firmware_bridge.smp.framing import START, Deframer, encode_frames
 from firmware_bridge.smp.header import V1, V2, Header
 from firmware_bridge.smp.message import Record, Request, build_reply, split
+from tests.firmware_bridge.commands import request_type
 from tests.firmware_bridge.controller.bench_board import Board, blank, firmware
 from tests.firmware_bridge.wires import BitErrors, Clock, MemoryWire, SmallServer
 from tests.records.record import readable, steps

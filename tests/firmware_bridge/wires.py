@@ -6,9 +6,9 @@ from hashlib import sha256
 from random import Random
 
 from firmware_bridge.smp import img, os
-from firmware_bridge.smp.commands import request_type
 from firmware_bridge.smp.framing import Deframer, encode_frames
 from firmware_bridge.smp.message import Record, build_reply, split
+from tests.firmware_bridge.commands import request_type
 
 
 class Clock:

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firmware_bridge.smp import attest, fs, img, message, os, stat
-from firmware_bridge.smp.commands import COMMANDS, request_type
 from firmware_bridge.smp.errors import BadPayload, SmpError, refusal, refusal_map
 from firmware_bridge.smp.header import SIZE, V1, V2, Group, Header, Op
+from tests.firmware_bridge.commands import COMMANDS, request_type
 
 RECORDS = Path(__file__).parents[2] / "records"
 STOCK = json.loads((RECORDS / "smp_messages.json").read_text())["messages"]

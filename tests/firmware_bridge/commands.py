@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All commands by their numbers, for a server, and for whoever reads a recording."""
+"""All commands by their numbers, for whoever reads a recording or plays a server."""
 
 from typing import Any
 
