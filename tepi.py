@@ -63,10 +63,10 @@ COMMANDS: dict[str, Entry | Folder] = {
             "versions": Entry(
                 BRIDGE,
                 "versions",
-                "Show a card's firmware: running, slots, and whether it is up to date.",
+                "Show a card's firmware: running, slots, and whether it is up to date with FILE.",
             ),
             "flash": Entry(
-                BRIDGE,
+                "edge_server.card.flashing",
                 "flash",
                 "Put firmware into cards: check, upload, test, confirm, or go back.",
             ),
@@ -84,7 +84,7 @@ COMMANDS: dict[str, Entry | Folder] = {
             "mcu": Entry(
                 "firmware_bridge.controller.command",
                 "mcu",
-                "Run a card's management controller in software, behind a pty.",
+                "Run a card's management controller in software, behind a pty or a socket.",
             ),
             "attach": Entry(CARD, "attach", "Bring the card back and every model onto it."),
             "bench": Entry(
@@ -120,7 +120,12 @@ COMMANDS: dict[str, Entry | Folder] = {
                 "inject",
                 "Let a software card suffer a fault, or a plan of them, to see what follows.",
             ),
-            "list": Entry(CARD, "list_cards", "List the cards of the server with their states."),
+            "list": Entry(
+                CARD,
+                "list_cards",
+                "List the cards of the server with their states, and the cards found at this "
+                "machine's ports.",
+            ),
             "log": Entry(
                 CARD,
                 "log",
@@ -200,7 +205,9 @@ COMMANDS: dict[str, Entry | Folder] = {
                 PROVISION, "import_cert", "Take the certificate that was carried back."
             ),
             "init-ca": Entry(
-                PROVISION, "init_ca", "Make the authority that gives nodes their certificates."
+                PROVISION,
+                "init_ca",
+                "Make the authority that gives nodes their certificates, in DIR.",
             ),
             "renew": Entry(PROVISION, "renew", "Renew this node's certificate before it expires."),
             "serve": Entry(PROVISION, "serve", "Run the authority's enrolment service over HTTPS."),
@@ -343,7 +350,8 @@ def explain(error: BaseException) -> tuple[str, int]:
     if ours or isinstance(error, OSError):
         remedy = getattr(error, "remedy", "")
         text = str(error)
-        return (f"{text}\n{remedy}" if remedy and remedy not in text else text), EXIT_FAILED
+        code = int(getattr(error, "exit_code", EXIT_FAILED))  # docs/firmware.md lists them
+        return (f"{text}\n{remedy}" if remedy and remedy not in text else text), code
     return (
         f"internal error: {type(error).__name__}: {error}\n"
         "This is a defect in Tepi; run again with --debug and report what it prints.",

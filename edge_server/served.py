@@ -66,6 +66,11 @@ class Slot:
         """A run begins on another thread."""
         self._users += 1
 
+    @property
+    def in_use(self) -> bool:
+        """Whether a run is under way on another thread."""
+        return self._users > 0
+
     def leave(self) -> None:
         """A run has ended."""
         self._users -= 1
@@ -163,6 +168,7 @@ class ServedVersion:
         self.probes = loaded.probes
         self._card = loaded.card
         self._candidate: Slot | OffCard | None = None
+        self._left: Slot | None = None  # the card's, since it was left
         if isinstance(loaded.card, Slot):
             self._candidate, self._card = loaded.card, withheld
         self._executor = executor
@@ -231,9 +237,15 @@ class ServedVersion:
         self._candidate = None
         self._put_on_card(why)
 
+    @property
+    def still_on_card(self) -> bool:
+        """Whether runs are under way on a card that it has left."""
+        return self._left is not None and self._left.in_use
+
     def _put_on_card(self, card: Slot | OffCard) -> None:
         if isinstance(self._card, Slot):
             self._card.retire(self._executor)
+            self._left = self._card
         self._card = card
         self._fallbacks.clear()
         self.route = self._make_route()

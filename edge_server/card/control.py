@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 
 from device.errors import CardError
-from edge_server.card.controller import ControllerView
+from edge_server.card.controller import OPERATOR, ControllerView
 from edge_server.card.diagnosis import diagnose
 from edge_server.card.link import CardLink
 from edge_server.card.states import CardState
@@ -18,6 +18,7 @@ from edge_server.served import ServedVersion
 from edge_server.status import forbidden, invalid, unavailable
 from wire import tepi_card_pb2 as pb
 
+_LOOK = 0.01  # seconds between two looks at whether runs have ended
 _STATES = {state: pb.CardState.Value(f"CARD_STATE_{state.name}") for state in CardState}
 
 
@@ -106,16 +107,20 @@ class CardControl:
         return await self._status()
 
     async def Drain(self, request: pb.CardDrainRequest) -> pb.CardStatus:
-        """Answers at once: new requests go without the card, those under way finish on it."""
+        """New requests go without the card; answers when those under way on it have ended."""
         self._require_card(change=True)
-        self._link.withhold("operator", request.reason or "an operator drained it")
+        self._link.withhold(OPERATOR, request.reason or "an operator drained it")
+        while any(  # noqa: ASYNC110 - the end of a run has no event of its own
+            served.still_on_card for served in self._repository.all_served()
+        ):
+            await asyncio.sleep(_LOOK)
         return await self._status()
 
     async def Resume(self, _request: pb.CardResumeRequest) -> pb.CardStatus:
         """Answers when the models are on the card again; UNAVAILABLE where it stays away."""
         self._require_card(change=True)
         try:
-            await self._link.relieve("operator")
+            await self._link.relieve(OPERATOR)
         except CardError as error:
             raise unavailable(f"the card is not back: {error} {error.remedy}") from None
         return await self._status()

@@ -27,6 +27,8 @@ _AWAY: Final = 5.0  # seconds until a controller that does not answer is asked a
 _MARGIN: Final = 1.03  # by which a sensor may pass its limit while the controller throttles
 _KEPT: Final = 20  # entries of its fault log
 _WHO: Final = "controller"
+OPERATOR: Final = "operator"
+"""Who withholds a card that was drained. Its controller is left alone then: it may be flashed."""
 
 
 class ControllerFault(NamedTuple):
@@ -107,6 +109,10 @@ class ControllerWatch:
 
     async def _watch(self) -> None:
         while True:
+            if OPERATOR in self._link.withheld:
+                self.view.error, self.view.reading = "left alone while the card is drained", None
+                await self._clock.sleep(PERIOD)
+                continue
             try:
                 reading = await self._link.call(self._look)
             except BridgeError as error:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from edge_server.card.controller import (
     CALM,
+    OPERATOR,
     ControllerFault,
     ControllerWatch,
     Reading,
@@ -110,15 +111,27 @@ async def test_a_silent_controller_is_no_reason_to_leave_a_card_that_answers() -
         await stand.waking(lambda: watch.view.reading is not None)
 
 
-async def test_an_operators_drain_outlasts_the_controllers() -> None:
+async def test_a_drained_cards_controller_is_left_alone() -> None:
+    async with watched() as (stand, line, watch):
+        stand.link.withhold(OPERATOR, "its firmware is being changed")
+        await stand.waking(lambda: "left alone" in watch.view.error)
+        looked, turns = line.looks, iter(range(20))
+        await stand.waking(lambda: next(turns) > 15)
+        assert line.looks == looked
+        await asyncio.gather(stand.link.relieve(OPERATOR), stand.reaches(CardState.READY))
+        await looks(stand, line, 1)
+        assert watch.view.error == ""
+
+
+async def test_a_drain_by_somebody_else_outlasts_the_controllers() -> None:
     async with watched() as (stand, line, _):
-        stand.link.withhold("operator", "maintenance")
+        stand.link.withhold("somebody", "maintenance")
         line.reading = replace(WELL, sensors={"temp.core_c": 101.0})
         await looks(stand, line, 1)
         line.reading = WELL
         await looks(stand, line, CALM + 2)
         assert stand.link.state is CardState.RESTING
-        await asyncio.gather(stand.link.relieve("operator"), stand.reaches(CardState.READY))
+        await asyncio.gather(stand.link.relieve("somebody"), stand.reaches(CardState.READY))
 
 
 def test_trouble() -> None:
