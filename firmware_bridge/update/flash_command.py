@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event as Flag
@@ -127,10 +126,7 @@ class _Job:
     def update(self, port: str, told: Told, *, dry: bool) -> Outcome | Plan:
         """One card, from opening its port to closing it. Raises BridgeError."""
         server = self.host.server(self.servers.get(port, ""))
-        with ExitStack() as stack:
-            stack.callback(server.finish)
-            server.let_go()
-            line = stack.enter_context(line_of(port, self.baud, self.back_seconds))
+        with line_of(port, self.baud, self.back_seconds) as line:
             update = Update(
                 line,
                 self.package,

@@ -25,10 +25,6 @@ class Server(Protocol):
     address: str
     """Empty where there is none."""
 
-    def let_go(self) -> None:
-        """The server lets go of the port of the card's controller, if it looks at its readings.
-        Called before anything else. Raises BridgeError."""
-
     def drain(self) -> None:
         """No request is on the card when this returns. Raises BridgeError."""
 
@@ -39,17 +35,11 @@ class Server(Protocol):
         """What is wrong with the card by the server's own diagnosis, for people; empty where it is
         in order. Called after `take_back`. Raises BridgeError where the server does not say."""
 
-    def finish(self) -> None:
-        """The port is free again. Called last, whatever happened. Raises nothing."""
-
 
 class NoServer:
     """Nothing uses the card, or nobody said what does."""
 
     address = ""
-
-    def let_go(self) -> None:
-        """Nothing holds the port."""
 
     def drain(self) -> None:
         """There is nothing to drain."""
@@ -60,9 +50,6 @@ class NoServer:
     def diagnose(self) -> str:
         """The controller's own sensors are all there is to go by."""
         return ""
-
-    def finish(self) -> None:
-        """Nothing waits for the port."""
 
 
 class Host(Protocol):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from firmware_bridge.client import Controller
-from firmware_bridge.errors import BadReply, BridgeError, CardSilent, CardVanished, NoPort
+from firmware_bridge.errors import BadReply, BridgeError, CardSilent, CardVanished, NoPort, PortBusy
 from firmware_bridge.smp.errors import BadPayload, SmpError
 from firmware_bridge.update.errors import NotBack
 from firmware_bridge.update.facts import read_slots
@@ -18,7 +18,16 @@ from firmware_bridge.update.steps import Slots
 BACK_SECONDS: Final = 120.0  # a bootloader swaps 1 MiB of flash in some 20 s, and may do it twice
 _PAUSE_SECONDS: Final = 0.1
 _AGAIN_SECONDS: Final = 5.0  # a restart begins within half a second
-_PASSING: Final = (BadPayload, BadReply, CardSilent, CardVanished, NoPort, SmpError, OSError)
+_PASSING: Final = (
+    BadPayload,
+    BadReply,
+    CardSilent,
+    CardVanished,
+    NoPort,
+    PortBusy,
+    SmpError,
+    OSError,
+)
 
 
 class Line:

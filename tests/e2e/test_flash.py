@@ -18,7 +18,7 @@ import pytest
 from firmware_bridge.controller.identity import factory_image
 from firmware_bridge.controller.vendor import Vendor
 from firmware_bridge.update.steps import Step
-from tests.e2e.server_process import TEPI
+from tests.e2e.server_process import TEPI, Served
 
 READY_SECONDS = 30.0
 SERIAL = "TC1-E2E"
@@ -191,6 +191,26 @@ def test_controller_killed_in_mid_operation(tmp_path: Path, cuts: tuple[int, ...
                 assert second.returncode == 0, (cut, first.stderr, second.stderr)
             assert card.starts == start + 1, "the power was cut once"
             assert card.running()["version"] == version, cut
+
+
+def test_server_drains_its_card_and_has_it_back(tmp_path: Path, served: Served) -> None:
+    with board(tmp_path) as card:
+        words = [*card.flash(card.image("1.1.0")), f"--server={served.grpc}"]
+        done = card.tepi(*words)
+        assert done.returncode == 0, done.stderr
+        assert "driver" in done.stderr and "not known here" not in done.stderr
+        assert card.running()["version"] == "1.1.0"
+        state = card.tepi("info", f"--address={served.grpc}", "--json")
+        assert json.loads(state.stdout)["state"] == "CARD_STATE_READY", state.stdout
+    rested = [line for line in served.lines if "resting" in line]
+    assert rested and "its firmware is being changed" in "".join(rested)
+    answered = subprocess.run(
+        [str(TEPI), "infer", "digits", "--random", "--address", served.grpc],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert answered.returncode == 0, answered.stderr
 
 
 def test_refused_with_a_message_and_a_code_of_its_own(tmp_path: Path) -> None:

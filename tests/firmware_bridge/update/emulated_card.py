@@ -182,9 +182,6 @@ class FakeServer:
         self.refusals = refusals
         self.calls: list[str] = []
 
-    def let_go(self) -> None:
-        self.calls.append("let go")
-
     def drain(self) -> None:
         self.calls.append("drain")
 
@@ -197,9 +194,6 @@ class FakeServer:
     def diagnose(self) -> str:
         self.calls.append("diagnose")
         return self.ill
-
-    def finish(self) -> None:
-        self.calls.append("finish")
 
 
 def package(data: bytes) -> Package:
