@@ -128,8 +128,9 @@ Examples:
   tepi card revert --port /dev/ttyACM0 --json
 
 \b
-It works while a firmware is on trial, and takes back one that is to be tried. From a confirmed
-firmware go to an earlier one with `tepi card flash EARLIER --allow-downgrade`.
+A firmware on trial is left, and one that is to be tried is not tried. From a confirmed firmware it
+goes back while the card still holds the one before: until its next reset. After that go to an
+earlier one with `tepi card flash EARLIER --allow-downgrade`.
 
 {EXIT_CODES}"""
 )
@@ -144,26 +145,37 @@ def revert(
     """Go back to a card's firmware before."""
     with _change(port, baud, history_folder, "revert", back_seconds) as change:
         slots = change.line.slots()
-        running = slots.running
         before = _running(slots)
-        if running is not None and running.on_trial:
-            change.note("began", f"from {before}", before)
-            change.line.reset()
-            after = change.line.wait_for(
-                lambda now: now.running is not None and now.running.sha != running.sha
-            )
-        elif not slots.settled:
-            change.note("began", "an image that is to be tried is taken back")
-            change.line.controller().erase(1)
-            after = change.line.slots()
-        else:
-            raise NothingToDo(
-                f"{before} is not on trial",
-                "go to an earlier version with `tepi card flash FILE --allow-downgrade`",
-            )
-        version = _running(after)
+        change.note("began", f"from {before}", before)
+        version = _running(_gone_back(change.line, slots))
         change.note("reverted", f"from {before}", version)
         change.say(as_json, f"runs {version}", version=version, before=before)
+
+
+def _gone_back(line: Line, slots: Slots) -> Slots:
+    """The slots once the firmware before runs for good, or what was to be tried is taken back."""
+    running, second = slots.running, slots.second
+    if not slots.settled:
+        line.controller().erase(1)
+        return line.slots()
+    if running is not None and running.on_trial:
+        line.reset()
+        return line.wait_for(lambda now: now.running is not None and now.running.sha != running.sha)
+    if second is None:
+        raise NothingToDo(
+            f"it runs {_running(slots)} for good, and holds no other firmware",
+            "go to an earlier version with `tepi card flash FILE --allow-downgrade`",
+        )
+    line.controller().test(second.sha)
+    line.reset()
+    after = line.wait_for(lambda now: now.running is not None and now.settled)
+    if after.running is None or after.running.sha != second.sha:
+        raise NothingToDo(
+            f"its bootloader refused {second.version}; it runs {_running(after)}",
+            "an earlier version below the card's security counter does not run on it any more",
+        )
+    line.controller().confirm()
+    return line.slots()
 
 
 @click.command(

@@ -18,7 +18,7 @@ import pytest
 from firmware_bridge.controller.identity import factory_image
 from firmware_bridge.controller.vendor import Vendor
 from firmware_bridge.update.steps import Step
-from tests.e2e.server_process import TEPI, Served
+from tests.e2e.server_process import TEPI, serving
 
 READY_SECONDS = 30.0
 SERIAL = "TC1-E2E"
@@ -40,6 +40,7 @@ class Board:
     """A controller's process; while `powered`, it is started again whenever it dies."""
 
     folder: Path
+    load: Path | None = None  # a file with the card's load, 0 to 1
     powered: bool = True
     faults: dict[str, int] = field(default_factory=dict)  # of the next start only
     process: subprocess.Popen[str] | None = None
@@ -60,6 +61,8 @@ class Board:
         while self.powered:
             words = ["--flash", str(self.folder / "card.flash"), "--vendor", str(self.vendor)]
             words += ["--link", self.port, "--serial", SERIAL, "--json"]
+            if self.load is not None:
+                words += ["--load", str(self.load)]
             if self.faults:
                 path = self.folder / "faults.json"
                 path.write_text(json.dumps(self.faults), encoding="utf-8")
@@ -124,8 +127,8 @@ class Board:
 
 
 @contextmanager
-def board(folder: Path) -> Iterator[Board]:
-    made = Board(folder)
+def board(folder: Path, load: Path | None = None) -> Iterator[Board]:
+    made = Board(folder, load)
     assert made.tepi("mcu", "--make-vendor", str(made.vendor)).returncode == 0
     thread = threading.Thread(target=made.live)
     thread.start()
@@ -193,24 +196,22 @@ def test_controller_killed_in_mid_operation(tmp_path: Path, cuts: tuple[int, ...
             assert card.running()["version"] == version, cut
 
 
-def test_server_drains_its_card_and_has_it_back(tmp_path: Path, served: Served) -> None:
+def test_server_drains_its_card_and_has_it_back(tmp_path: Path, digits_repository: Path) -> None:
+    """A server that also looks at the controller's readings, through the same port."""
     with board(tmp_path) as card:
-        words = [*card.flash(card.image("1.1.0")), f"--server={served.grpc}"]
-        done = card.tepi(*words)
-        assert done.returncode == 0, done.stderr
-        assert "driver" in done.stderr and "not known here" not in done.stderr
+        watch = f"--controller={card.port}"
+        with serving(digits_repository, "--card-control", watch) as served:
+            done = card.tepi(*card.flash(card.image("1.1.0")), f"--server={served.grpc}")
+            assert done.returncode == 0, done.stderr
+            assert "driver" in done.stderr and "not known here" not in done.stderr
+            state = card.tepi("info", f"--address={served.grpc}", "--json")
+            assert json.loads(state.stdout)["state"] == "CARD_STATE_READY", state.stdout
+            infer = ["infer", "digits", "--random", "--address", served.grpc]
+            answered = subprocess.run([str(TEPI), *infer], capture_output=True, timeout=60)
+            assert answered.returncode == 0
+        rested = [line for line in served.lines if "resting" in line]
+        assert rested and "its firmware is being changed" in "".join(rested)
         assert card.running()["version"] == "1.1.0"
-        state = card.tepi("info", f"--address={served.grpc}", "--json")
-        assert json.loads(state.stdout)["state"] == "CARD_STATE_READY", state.stdout
-    rested = [line for line in served.lines if "resting" in line]
-    assert rested and "its firmware is being changed" in "".join(rested)
-    answered = subprocess.run(
-        [str(TEPI), "infer", "digits", "--random", "--address", served.grpc],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert answered.returncode == 0, answered.stderr
 
 
 def test_refused_with_a_message_and_a_code_of_its_own(tmp_path: Path) -> None:

@@ -302,6 +302,16 @@ def test_versions_and_trial(card: PtyCard, run: Run, tmp_path: Path) -> None:
     assert f"card {SERIAL}: keeps 1.1.0" in run("confirm", port).stdout
     assert "already" in run("confirm", port).stdout
     assert json.loads(run("versions", file, port, "--json").stdout)["up_to_date"] is True
+
+
+def test_going_back_from_a_confirmed_firmware(card: PtyCard, run: Run, tmp_path: Path) -> None:
+    """As long as the card holds the one before, which its bootloader erases at the next reset."""
+    file, port = written(tmp_path, firmware("1.1.0", 1)), f"--port={card.port}"
+    assert run("flash", file, port).exit_code == 0
+    assert f"card {SERIAL}: runs 1.0.0" in run("revert", port).stdout
+    assert card.running == "1.0.0"
+    reset_controller(card.port, tmp_path / "history")
+    assert card.running == "1.0.0", "for good"
     nothing = run("revert", port)
     assert isinstance(nothing.exception, BridgeError)
     assert "--allow-downgrade" in nothing.exception.remedy
