@@ -117,7 +117,15 @@ def _offer(link: Path | None, listen: str | None) -> Callable[[], Ending]:
     host, _, port = listen.rpartition(":")
     if not host or not port.isdigit() or int(port) > 0xFFFF:
         raise click.UsageError("--listen takes HOST:PORT, as 127.0.0.1:0")
-    return lambda: Tcp(host, int(port))
+    taken = [int(port)]
+
+    def again() -> Tcp:
+        """A port that was any free one is the same one after the card vanished."""
+        end = Tcp(host, taken[0])
+        taken[0] = end.port
+        return end
+
+    return again
 
 
 def _run(

@@ -122,8 +122,8 @@ class Tcp:
                 f"cannot listen at {host}:{port}: {error.strerror}", "choose another --listen"
             ) from None
         self._listener.setblocking(False)
-        host, port = self._listener.getsockname()[:2]
-        self.name = f"socket://{host}:{port}"
+        host, self.port = self._listener.getsockname()[:2]
+        self.name = f"socket://{host}:{self.port}"
         self._peer: socket.socket | None = None
 
     def fileno(self) -> int | None:

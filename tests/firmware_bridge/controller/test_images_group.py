@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from firmware_bridge.controller.flash import PAGE, Flash
+from firmware_bridge.controller.flash import PAGE, Flash, Layout
 from firmware_bridge.image import parse_image
 from firmware_bridge.smp.header import V1, Op
 from tests.firmware_bridge.controller.bench_board import SMALL, VENDOR, Board, blank, firmware
@@ -262,3 +263,14 @@ def test_image_signed_by_another_vendor_never_runs(flash: Flash) -> None:
     stranger = Vendor.new(lambda: 0.0)
     assert stranger.image_key != VENDOR.image_key
     assert "not trusted" in rejected(Board(flash), factory_image(stranger, "9.0.0", 99))
+
+
+def test_upload_is_faster_than_any_line(tmp_path: Path) -> None:
+    """A client that is to reach 2 MiB/s on two cores needs a controller that does twice that."""
+    image = firmware("2.0.0", 5, pages=200)
+    with blank(tmp_path / "large", Layout()) as flash:
+        board = Board(flash)
+        begun = time.perf_counter()
+        assert board.upload(image, chunk=1900)["match"]
+        rate = len(image) / (time.perf_counter() - begun) / 2**20
+    assert rate > 4, f"{rate:.1f} MiB/s"

@@ -54,7 +54,10 @@ def exchange(descriptor: int, message: bytes, seconds: float = SECONDS) -> bytes
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         if select.select([descriptor], [], [], left)[0]:
-            for answer in deframer.feed(os.read(descriptor, 4096)):
+            data = os.read(descriptor, 4096)
+            if not data:
+                return None
+            for answer in deframer.feed(data):
                 return answer
     return None
 
@@ -159,6 +162,26 @@ def test_card_vanishes_and_comes_back(vendor: Path, tmp_path: Path) -> None:
         descriptor = open_raw(link)
         assert exchange(descriptor, PARAMETERS) is not None
         os.close(descriptor)
+
+
+def test_socket_that_vanished_is_there_again_at_its_port(vendor: Path, tmp_path: Path) -> None:
+    faults = tmp_path / "faults.json"
+    faults.write_text(json.dumps({"vanish_after": 1, "vanish_s": 0.2}))
+    arguments = ("--flash", tmp_path / "flash", "--vendor", vendor, "--listen", "127.0.0.1:0")
+    with running(*arguments, "--faults", faults) as (_, ready):
+        host, port = ready["port"].removeprefix("socket://").split(":")
+        with socket.create_connection((host, int(port))) as client:
+            os.write(client.fileno(), encode_frames(PARAMETERS))
+            assert client.recv(99) == b""
+        end = time.monotonic() + SECONDS
+        answer = None
+        while answer is None and time.monotonic() < end:
+            try:
+                with socket.create_connection((host, int(port))) as client:
+                    answer = exchange(client.fileno(), PARAMETERS)
+            except ConnectionError:
+                select.select([], [], [], 0.02)
+        assert answer is not None
 
 
 def test_vendors_keys_are_not_overwritten(vendor: Path, capsys: pytest.CaptureFixture[str]) -> None:
