@@ -55,6 +55,8 @@ bench: bootstrap
 	@$(PYTHON) -m bench.serving >build/bench/logs/serving.txt && cat build/bench/logs/serving.txt
 	@$(PYTHON) -m bench.loading >build/bench/logs/loading.txt && cat build/bench/logs/loading.txt
 	@$(PYTHON) -m bench.link >build/bench/logs/link.txt && cat build/bench/logs/link.txt
+	@for bench in store delta fill fill_server smp; do $(PYTHON) -m bench.$$bench \
+		>build/bench/logs/$$bench.txt && cat build/bench/logs/$$bench.txt || exit 1; done
 	@$(PYTHON) -m bench.models --logs build/bench/logs
 
 soak: bootstrap
@@ -93,6 +95,7 @@ gen: bootstrap
 	$(PYTHON) device/abi/datasheet.py
 	$(PYTHON) -m edge_server.card.states docs/card-states.md
 	$(PYTHON) -m edge_server.sync.states docs/sync-states.md
+	$(PYTHON) -m firmware_bridge.update.steps docs/flash-states.md
 
 conformance: bootstrap
 	$(PYTHON) -m tests.device.conformance.table
