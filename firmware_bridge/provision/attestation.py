@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Protocol
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from firmware_bridge.provision.errors import BadAuthority, ForgedAttestation
-from firmware_bridge.provision.x509_forms import valid_from, valid_until, when
+from firmware_bridge.provision.x509_forms import UNREADABLE, valid_from, valid_until, when
 from firmware_bridge.smp.attest import signed_bytes
 
 HEADER = "Tepi-Attestation"
@@ -79,7 +79,7 @@ def check_attestation(
         card = x509.load_der_x509_certificate(attestation.certificate)
         key = card.public_key()
         serials = card.subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         raise ForgedAttestation(f"the card's certificate cannot be read: {error}") from None
     if not any(_issued(card, vendor, now) for vendor in vendors):
         raise ForgedAttestation(
@@ -112,7 +112,7 @@ def _issued(card: x509.Certificate, vendor: x509.Certificate, now: float) -> boo
     try:
         constraints = vendor.extensions.get_extension_for_class(x509.BasicConstraints).value
         card.verify_directly_issued_by(vendor)
-    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
+    except (*UNREADABLE, InvalidSignature, x509.ExtensionNotFound):
         return False
     return constraints.ca and valid_from(vendor) <= now <= valid_until(vendor)
 

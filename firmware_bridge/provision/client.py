@@ -86,7 +86,10 @@ class EstClient:
                 tls.load_cert_chain(pair.chain, pair.key)
         except (ssl.SSLError, ValueError) as error:
             raise Untrusted(f"these certificates cannot be used: {error}") from None
-        self._pool = urllib3.PoolManager(1, ssl_context=tls, retries=False, timeout=_TIMEOUT)
+        parts = urlsplit(self.url)
+        self._pool = urllib3.HTTPSConnectionPool(
+            str(parts.hostname), parts.port or 443, ssl_context=tls, timeout=_TIMEOUT
+        )
 
     def __enter__(self) -> EstClient:
         return self
@@ -97,7 +100,7 @@ class EstClient:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        self._pool.clear()
+        self._pool.close()
 
     def cacerts(self) -> list[x509.Certificate]:
         """The authority's root and issuing certificates."""
@@ -174,8 +177,8 @@ class EstClient:
         limit: int,
     ) -> bytes:
         response = self._pool.request(
-            method, self.url + path, body=body, headers=headers, preload_content=False,
-            redirect=False,
+            method, path, body=body, headers=headers, preload_content=False,
+            redirect=False, retries=False,
         )  # fmt: skip
         try:
             data = response.read(limit + 1)

@@ -68,10 +68,12 @@ class _Service:
     @web.middleware
     async def answer(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Errors as text with their word (RFC 7030, 4.2.3); the authority's own time on all."""
+        date = formatdate(self._authority.clock(), usegmt=True)
         try:
             response = await handler(request)
         except web.HTTPException as error:
-            response = error
+            error.headers[hdrs.DATE] = date
+            raise
         except ProvisionError as error:
             level = logging.ERROR if error.status >= 500 else logging.WARNING
             LOGGER.log(level, "%s %s: %s: %s", request.remote, request.path, error.word, error)
@@ -82,7 +84,7 @@ class _Service:
                 response.headers[hdrs.WWW_AUTHENTICATE] = 'Basic realm="tepi enrolment"'
             if isinstance(error, LockedOut):
                 response.headers[hdrs.RETRY_AFTER] = str(int(SECONDS))
-        response.headers[hdrs.DATE] = formatdate(self._authority.clock(), usegmt=True)
+        response.headers[hdrs.DATE] = date
         return response
 
     async def cacerts(self, _request: web.Request) -> web.Response:

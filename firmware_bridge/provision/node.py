@@ -241,7 +241,7 @@ def check_chain(pending: Pending, chain: list[x509.Certificate], root: x509.Cert
     for below, above in zip(chain, [*chain[1:], root], strict=True):
         try:
             below.verify_directly_issued_by(above)
-        except (ValueError, TypeError, InvalidSignature):
+        except (*forms.UNREADABLE, InvalidSignature):
             raise WrongCertificate(
                 f"{below.subject.rfc4514_string()} is not signed by "
                 f"{above.subject.rfc4514_string()}, whose root this node trusts",

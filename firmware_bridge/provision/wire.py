@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
 from firmware_bridge.provision.errors import BadAnswer, BadRequest, BadToken
-from firmware_bridge.provision.x509_forms import MAX_REQUEST
+from firmware_bridge.provision.x509_forms import MAX_REQUEST, UNREADABLE
 
 EST = "/.well-known/est"
 CACERTS, ENROLL, REENROLL = f"{EST}/cacerts", f"{EST}/simpleenroll", f"{EST}/simplereenroll"
@@ -56,7 +56,7 @@ def decode_certificates(body: bytes) -> list[x509.Certificate]:
     """Raises BadAnswer."""
     try:
         return pkcs7.load_der_pkcs7_certificates(b64decode(b"".join(body.split()), validate=True))
-    except (ValueError, TypeError) as error:
+    except UNREADABLE as error:
         raise BadAnswer(f"the authority's answer is no PKCS#7 of certificates: {error}") from None
 
 

@@ -27,6 +27,15 @@ _LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _NODE = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _MAX_NODE = 63
 """Of a node's name: RFC 5280 gives commonName 64 characters, DNS a label 63."""
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What `cryptography` raises for damaged certificates and requests."""
 PEM = serialization.Encoding.PEM
 DER = serialization.Encoding.DER
 
@@ -174,7 +183,7 @@ def read_request(data: bytes) -> Request:
         key, good = found.public_key(), found.is_signature_valid
         subject = found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         names = frozenset(_alternatives(found))
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
+    except UNREADABLE as error:
         raise BadRequest(f"this is not a certificate request: {error}") from None
     if not good:
         raise BadRequest("the certificate request is not signed by its own key")
