@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of steps: whole, and a run cut short anywhere goes on."""
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,22 @@ def test_a_sick_card_is_drained_before_it_goes_back() -> None:
         step = follow(step, next(iter(TABLE[step])))
     assert took == [Step.WITHDRAW, Step.REVERT, Step.RETURN, Step.RESTORE]
     assert step is Step.REVERTED
+
+
+FLAGS = list(product([False, True], repeat=3))
+
+
+@pytest.mark.parametrize("first", [OLD, NEW, None])
+@pytest.mark.parametrize("other", [OLD, NEW, OTHER, None])
+def test_whatever_the_slots_hold_there_is_a_way_on(
+    first: bytes | None, other: bytes | None
+) -> None:
+    """Or another image is on trial; also where a card reports flags that make no sense."""
+    for one, two in product(FLAGS, FLAGS):
+        held = [Slot(n, "1.0", sha, *f) for n, sha, f in ((0, first, one), (1, other, two)) if sha]
+        try:
+            event = plan(slots(*held), NEW)
+        except Occupied:
+            assert any(slot.on_trial and slot.sha != NEW for slot in held)
+            continue
+        assert event in TABLE[Step.CHECK]
