@@ -29,7 +29,7 @@ from firmware_bridge.smp.img import Upload, UploadReply
 
 ALIGN = 8  # bytes; flash is written in such units
 LEAST = 64  # bytes in a chunk, on the worst of lines
-OPENING = 128  # bytes in the first chunk, which is sent as it is until it is answered
+OPENING = 64  # bytes in the first chunk, which is sent as it is until it is answered
 WINDOW = 8  # requests in flight, however many buffers the server has
 OVERHEAD = 90  # bytes on the line for each chunk that are not its data: frames, headers, the answer
 MEMORY = 0.9  # of earlier bytes and losses, at each loss
