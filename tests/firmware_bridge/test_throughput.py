@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is promised of uploads, with the parts of `python -m bench.smp`: the best of three, since other
-tests run beside this one."""
+"""What is promised of uploads, with the parts of `python -m bench.smp`.
+
+The best of three, since other tests run beside this one."""
 
 from pathlib import Path
 
