@@ -203,7 +203,8 @@ class Identity:
 
     def set_crl(self, crl: x509.CertificateRevocationList) -> bool:
         """Keep a list of denied certificates, if this node's issuer signed it and it is newer than
-        the one that is held; whether it was. Raises NoIdentity, WrongCertificate, OSError."""
+        the one held, and says something else or that one is half over; whether it was kept.
+        Raises NoIdentity, WrongCertificate, OSError."""
         chain = x509.load_pem_x509_certificates(self.credentials().cert_path.read_bytes())
         issuer = next((each for each in chain[1:] if each.subject == crl.issuer), None)
         key = issuer and issuer.public_key()
@@ -212,7 +213,7 @@ class Identity:
         path = self.folder / "crl.pem"
         if path.exists():
             held = x509.load_pem_x509_crl(path.read_bytes())
-            if held.issuer == crl.issuer and held.last_update_utc >= crl.last_update_utc:
+            if held.issuer == crl.issuer and not _replaces(crl, held):
                 return False
         self._disk.write(path, crl.public_bytes(forms.PEM), PUBLIC)
         return True
@@ -221,6 +222,14 @@ class Identity:
         folder = self.folder.resolve() / "pairs"
         self._disk.make(folder, 0o755)
         return folder / forms.serial_text(certificate)
+
+
+def _replaces(new: x509.CertificateRevocationList, held: x509.CertificateRevocationList) -> bool:
+    if new.last_update_utc <= held.last_update_utc or held.next_update_utc is None:
+        return new.last_update_utc > held.last_update_utc
+    half = held.last_update_utc + (held.next_update_utc - held.last_update_utc) / 2
+    says = {each.serial_number for each in held}
+    return new.last_update_utc > half or says != {each.serial_number for each in new}
 
 
 def check_chain(pending: Pending, chain: list[x509.Certificate], root: x509.Certificate) -> None:

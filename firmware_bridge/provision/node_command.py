@@ -136,7 +136,8 @@ def renew(loop: bool, force: bool, folder: Path, as_json: bool) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
         if force:
-            enrolment.renew()
+            ends = forms.valid_until(enrolment.renew())
+            console.LOGGER.info("renewed until %s", forms.when(ends))
         Renewer(enrolment).run(stop)
         return
     if force or due_at(current) <= _CLOCK():

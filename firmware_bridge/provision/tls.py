@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 
@@ -26,6 +27,26 @@ class _State:
     crl: int | None
 
 
+class _Following(ssl.SSLContext):
+    """Hands each new connection to the context of its moment. A context cannot be changed in place:
+    it would go on to trust what it once trusted, and to refuse what it once refused; and one that
+    is put in its place in mid-handshake does not look at the list of denied ones."""
+
+    latest: Callable[[], ssl.SSLContext]
+
+    @classmethod
+    def of(cls, protocol: int, latest: Callable[[], ssl.SSLContext]) -> _Following:
+        made = cls(protocol)
+        made.latest = latest
+        return made
+
+    def wrap_socket(self, *words: Any, **more: Any) -> ssl.SSLSocket:
+        return self.latest().wrap_socket(*words, **more)
+
+    def wrap_bio(self, *words: Any, **more: Any) -> ssl.SSLObject:
+        return self.latest().wrap_bio(*words, **more)
+
+
 class TlsContexts:
     """Contexts of an identity's folder, made anew when its pair or its list of denied ones
     changes. Safe among threads."""
@@ -36,20 +57,16 @@ class TlsContexts:
         self._made: dict[bool, tuple[_State, ssl.SSLContext]] = {}
 
     def server(self) -> ssl.SSLContext:
-        """For a server that lives long: each handshake takes the identity of its moment, and asks
-        the client for a certificate of the same root. Raises NoIdentity, OSError, ssl.SSLError."""
-        outer = self._make(server=True)
-
-        def latest(sock: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _: object) -> None:
-            sock.context = self._current(server=True)
-
-        outer.sni_callback = latest  # called for each handshake, also where no name is sent
-        return outer
+        """For a server's whole life: each connection gets the identity of its moment, and asks the
+        client for a certificate of the same root. Raises NoIdentity, OSError, ssl.SSLError."""
+        self._current(server=True)
+        return _Following.of(ssl.PROTOCOL_TLS_SERVER, lambda: self._current(server=True))
 
     def client(self) -> ssl.SSLContext:
-        """For the next connection: ask again for each. The server must be of the same root, and
-        have the name that the caller gives. Raises NoIdentity, OSError, ssl.SSLError."""
-        return self._current(server=False)
+        """For a client's whole life, likewise. The server must be of the same root, and have the
+        name that the caller gives. Raises NoIdentity, OSError, ssl.SSLError."""
+        self._current(server=False)
+        return _Following.of(ssl.PROTOCOL_TLS_CLIENT, lambda: self._current(server=False))
 
     def _current(self, *, server: bool) -> ssl.SSLContext:
         state = self._state()
