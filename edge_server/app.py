@@ -36,6 +36,7 @@ from edge_server.rpc import handlers
 from edge_server.service import UNPARSED, InferenceService, Phase
 from edge_server.settings import Settings
 from edge_server.statistics import Counters
+from edge_server.store.errors import DiskFull, ReadOnlyDisk
 from edge_server.sync.metrics import SyncCollector
 from edge_server.sync.node import Node, card_abi
 from edge_server.sync.serving import ServingModels
@@ -205,7 +206,10 @@ class Server:
             return
         models = ServingModels(self.repository, asyncio.get_running_loop())
         abi = card_abi(self.settings.card)
-        self.node = await self._call(lambda: Node(sync, models, abi))
+        try:
+            self.node = await self._call(lambda: Node(sync, models, abi))
+        except (DiskFull, ReadOnlyDisk) as error:  # what is here can be served all the same
+            log.warning("sync is off until the next start", reason=error, remedy=error.remedy)
 
     async def _stop_parts(self) -> None:
         if self.node is not None:

@@ -131,9 +131,9 @@ class Follower:
     def _look(self) -> None:
         try:
             desired = self._trust.look()
-        except RegistryError as error:
+        except (RegistryError, OSError) as error:  # OSError: of the folder that trust is kept in
             self._installing = self._trust.still_good()
-            self._status.trouble(str(error), error.remedy)
+            self._status.trouble(str(error), getattr(error, "remedy", ""))
             return
         self._installing = True
         self._status.looked(desired.release, self._trust.source)

@@ -20,6 +20,8 @@ import pytest
 from edge_server.client import INFERENCE, Client
 from tests.e2e.registry_folder import RING, Registry, tepi
 from tests.e2e.server_process import Served, serving
+from tests.edge_server.store.test_faults import mount
+from tests.edge_server.store.test_faults import tmpfs as tmpfs
 from wire import inference_pb2 as pb
 
 _WAIT = 60.0
@@ -194,6 +196,38 @@ def test_a_header_only_change_moves_under_two_percent(tmp_path: Path, way: str) 
     assert first["bytes_from"]["origin origin"] >= 16 << 20
     assert moved < 0.02 * row["bytes_total"], row
     assert ("delta" if way == "delta" else "local") in row["bytes_from"], row
+
+
+def on_small_disk(registry: Registry, folder: Path) -> Path:
+    """Settings of a node that leaves nothing free for others."""
+    settings = registry.settings(folder / "node", poll_seconds=_POLL)
+    settings.write_text(settings.read_text() + "[store]\nreserve_bytes = 0\n")
+    return settings
+
+
+def test_read_only_disk_serves_what_it_holds(registry: Registry, tmpfs: Path) -> None:
+    settings = on_small_disk(registry, tmpfs)
+    tepi("sync", "run", settings, "--once")
+    mount(tmpfs, "remount,ro")
+    with serving(settings) as node, Client(node.grpc, 10.0) as client:
+        assert release(client) == 1
+        assert "sync is off until the next start" in node.log and "read-only" in node.log
+    assert "read-only" in failing("sync", "run", settings, "--once")
+
+
+def test_disk_full_serves_on_and_goes_on_once_there_is_room(
+    registry: Registry, tmpfs: Path
+) -> None:
+    settings = on_small_disk(registry, tmpfs)
+    with serving(settings) as node, Client(node.grpc, 10.0) as client:
+        until(lambda: "state=current" in node.log, "release 1")
+        with (tmpfs / "hog").open("wb", buffering=0) as hog:
+            hog.write(bytes(8 << 20))  # more than there is: it takes all
+        registry.desire("1.1")
+        until(lambda: "No space left" in node.log, "the disk to be found full")
+        assert release(client) == 1
+        (tmpfs / "hog").unlink()
+        until(lambda: release(client) == 2, "release 2")
 
 
 def failing(*words: str | Path) -> str:
