@@ -25,6 +25,7 @@ Exit codes:
   0    done
   1    failed; the message says what to do
   2    wrong usage
+  10…  refusals of a card's firmware; `tepi card flash --help` lists them
   70   a defect in Tepi itself; --debug shows the traceback
   130  interrupted
 """

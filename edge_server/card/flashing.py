@@ -30,9 +30,6 @@ class ServingCard:
     def __init__(self, address: str) -> None:
         self.address = address
 
-    def let_go(self) -> None:
-        """It has the port for some milliseconds of a second only; opening it waits for that."""
-
     def drain(self) -> None:
         """Returns when no request is on the card; its controller is left alone from then on."""
         request = pb.CardDrainRequest(reason="its firmware is being changed")
@@ -49,9 +46,6 @@ class ServingCard:
         return "; ".join(
             f"{check.name}: {check.detail}" for check in found.checks if not check.passed
         )
-
-    def finish(self) -> None:
-        """It looks at the port again by itself."""
 
     def _call(self, method: str, request: Message, answer: type[M]) -> M:
         try:
