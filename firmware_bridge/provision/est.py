@@ -34,7 +34,8 @@ from firmware_bridge.provision.lockout import SECONDS, Lockout
 
 LOGGER = logging.getLogger("tepi.provision")
 _THREADS = 4
-_RENEW_SECONDS = 3600.0
+_UPKEEP_SECONDS = 3600.0
+_REMEMBER_SECONDS = 90 * 86400.0  # ended certificates and tokens, for whoever looks into the past
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _T = TypeVar("_T")
 
@@ -185,10 +186,14 @@ class EstServer:
         chain, key = self._authority.server_identity(self._names)
         self._tls.load_cert_chain(chain, key)
 
+    def _forget_before(self) -> float:
+        return self._authority.clock() - _REMEMBER_SECONDS
+
     async def _keep(self) -> None:
         while True:
-            await asyncio.sleep(_RENEW_SECONDS)
+            await asyncio.sleep(_UPKEEP_SECONDS)
             try:
                 await asyncio.to_thread(self._load)
+                await asyncio.to_thread(self._authority.ledger.prune, self._forget_before())
             except (ProvisionError, OSError) as error:
-                LOGGER.error("the service's own certificate: %s", error)
+                LOGGER.error("the hourly upkeep: %s", error)

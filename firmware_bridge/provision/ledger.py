@@ -81,6 +81,23 @@ class Ledger:
         with self._lock, _named():
             return self._db.execute(question, values).fetchall()
 
+    def prune(self, before: float) -> int:
+        """Forget certificates that ended before this time, except each node's last, which keeps its
+        name taken; and tokens that ended, or that gave them: such a token is then unknown, and
+        refused as before. How many certificates went."""
+        with self.change() as db:
+            gone = db.execute(
+                "DELETE FROM certificates WHERE ends < ? AND rowid NOT IN "
+                "(SELECT max(rowid) FROM certificates GROUP BY node)",
+                (before,),
+            ).rowcount
+            db.execute(
+                "DELETE FROM tokens WHERE ends < ? OR (certificate IS NOT NULL AND "
+                "certificate NOT IN (SELECT serial FROM certificates))",
+                (before,),
+            )
+        return gone
+
     def secret(self, name: str, made: bytes) -> bytes:
         """The secret of this name; `made` becomes it where there is none."""
         with self.change() as db:

@@ -20,8 +20,8 @@ _NODES = """SELECT c.node, c.serial, c.card, c.ends, c.how,
     EXISTS (SELECT 1 FROM denied d WHERE (d.kind = 'node' AND d.value = c.node)
       OR (d.kind = 'card' AND d.value = c.card)
       OR (d.kind = 'certificate' AND d.value = c.serial)) AS denied
-    FROM certificates c JOIN (SELECT node, max(made) AS made FROM certificates GROUP BY node) n
-    ON c.node = n.node AND c.made = n.made ORDER BY c.node"""
+    FROM certificates c WHERE c.rowid IN (SELECT max(rowid) FROM certificates GROUP BY node)
+    ORDER BY c.node"""
 _TOKENS = "SELECT node, card, ends FROM tokens WHERE used IS NULL AND ends > ? ORDER BY ends"
 _CARDS = "SELECT serial, node FROM cards ORDER BY serial"
 _DENIED = "SELECT kind, value, reason, at FROM denied ORDER BY at"

@@ -315,3 +315,17 @@ def test_damaged_requests_are_refused_by_name(rules: Admission) -> None:
         damaged = good[:position] + bytes([good[position] ^ 0x41]) + good[position + 1 :]
         with pytest.raises(ProvisionError):
             rules.enroll(damaged, token.secret, None)
+
+
+def test_the_ledger_forgets_what_ended_long_ago_and_nothing_else(
+    rules: Admission, clock: FakeClock
+) -> None:
+    token = rules.new_token("node-1", None, 365 * DAY)
+    old = rules.enroll(request(), token.secret, None)
+    clock.now += 6 * DAY
+    new = rules.renew(request(), forms.der_of(old))
+    clock.now += 100 * DAY
+    assert rules.authority.ledger.prune(clock.now - 90 * DAY) == 1
+    rows = rules.authority.ledger.rows("SELECT serial FROM certificates")
+    assert [row["serial"] for row in rows] == [forms.serial_text(new)]
+    refusal(errors.BadToken, lambda: rules.enroll(request(), token.secret, None))
