@@ -179,6 +179,23 @@ class Authority:
         return hmac.digest(self._nonce_key, b"nonce" + fresh, "sha256")[:_MAC]
 
 
+def extend(folder: Path, root_key: Path, clock: Clock) -> None:
+    """Give the issuing authority another three years, with the same key and name: certificates and
+    lists of denied ones that it signed go on to hold. Raises BadAuthority, OSError."""
+    root, issuing = _certificate(folder / "root.pem"), _signer(folder, "issuing")
+    try:
+        key = forms.load_key(root_key.read_bytes())
+    except ValueError as error:
+        raise BadAuthority(f"{root_key} is damaged: {error}") from None
+    if key.public_key() != root.public_key():
+        raise BadAuthority(f"{root_key} is not the key of {folder / 'root.pem'}")
+    now = clock()
+    ends = min(now + _ISSUING_LIFE, forms.valid_until(root))
+    name = issuing.certificate.subject
+    made = forms.make_authority(issuing.key, name, Signer(root, key), (now - DAY, ends))
+    REAL_DISK.write(folder / "issuing.pem", forms.pem_of(made), PUBLIC)
+
+
 def add_vendor(folder: Path, file: Path) -> None:
     """Trust the card authorities of a PEM file. Raises BadAuthority, OSError."""
     for certificate in read_vendors([file]):

@@ -16,7 +16,7 @@ import click
 from firmware_bridge.provision import console
 from firmware_bridge.provision import x509_forms as forms
 from firmware_bridge.provision.admission import KINDS, Admission
-from firmware_bridge.provision.authority import LIFE, Authority, add_vendor
+from firmware_bridge.provision.authority import LIFE, Authority, add_vendor, extend
 from firmware_bridge.provision.durable import REAL_DISK
 from firmware_bridge.provision.errors import BadRequest
 from firmware_bridge.provision.est import EstServer
@@ -30,9 +30,11 @@ Examples:
   tepi provision init-ca /srv/authority --name "Acme retail"
   tepi provision init-ca /srv/authority --card-ca vendor-card-ca.pem
   tepi provision init-ca /srv/authority --card-ca another-vendor.pem    (add it later)
+  tepi provision init-ca /srv/authority --extend /media/safe/root.key   (within three years)
 
 \b
-DIR/root.key is needed again only for a new issuing key: move it to a place off this machine.
+DIR/root.key is needed again only for --extend: move it to a place off this machine. A running
+`tepi provision serve` takes note of what is added or extended when it is started again.
 """
 )
 @console.authority
@@ -45,22 +47,35 @@ DIR/root.key is needed again only for a new issuing key: move it to a place off 
     help="Certificate (PEM) of a card vendor's authority: its cards can vouch for nodes. Given "
     "alone with a DIR that is an authority already, it is added.",
 )
+@click.option(
+    "--extend",
+    "root_key",
+    type=console.FILE,
+    metavar="ROOT.KEY",
+    help="Give the issuing certificate of an authority another three years.",
+)
 @console.as_json
-def init_ca(directory: Path, name: str, vendors: tuple[Path, ...], as_json: bool) -> None:
+def init_ca(
+    directory: Path, name: str, vendors: tuple[Path, ...], root_key: Path | None, as_json: bool
+) -> None:
     """Make the authority that gives nodes their certificates, in DIR."""
     there = (directory / "issuing.key").exists()
-    if there and vendors:
+    if root_key is not None or (there and vendors):
         for path in vendors:
             add_vendor(directory, path)
+        if root_key is not None:
+            extend(directory, root_key, _CLOCK)
         made = Authority(directory, _CLOCK)
     else:
         made = Authority.create(directory, _CLOCK, name, vendors)
     with made as authority:
         root, found = forms.fingerprint(authority.root), len(authority.vendors)
+        ends = forms.when(forms.valid_until(authority.issuing.certificate))
     done = "takes" if there else "is ready, and takes"
     fields = {"root": str(directory / "root.pem"), "fingerprint": root, "card_authorities": found}
     lines = [
         f"the authority in {directory} {done} cards of {found} vendor authorities",
+        f"  until         {ends}",
         f"  root          {directory / 'root.pem'}",
         f"                {root}",
         f"  offline key   {directory / 'root.key'}: move it off this machine, and keep a copy",

@@ -31,10 +31,12 @@ from firmware_bridge.provision.errors import (
     ProvisionError,
 )
 from firmware_bridge.provision.lockout import SECONDS, Lockout
+from firmware_bridge.provision.x509_forms import valid_until
 
 LOGGER = logging.getLogger("tepi.provision")
 _THREADS = 4
 _UPKEEP_SECONDS = 3600.0
+_SHORT_SECONDS = 180 * 86400.0  # of the issuing certificate's life: time to find the root's key
 _REMEMBER_SECONDS = 90 * 86400.0  # ended certificates and tokens, for whoever looks into the past
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _T = TypeVar("_T")
@@ -163,6 +165,12 @@ class EstServer:
         """Listen. Raises CannotListen, OSError."""
         self._tls.load_verify_locations(str(self._authority.folder / "root.pem"))
         self._load()
+        left = valid_until(self._authority.issuing.certificate) - self._authority.clock()
+        if left < _SHORT_SECONDS:
+            LOGGER.warning(
+                "the issuing certificate ends in %.0f days: `tepi provision init-ca --extend`",
+                left / 86400,
+            )
         await self._runner.setup()
         try:
             site = web.TCPSite(self._runner, self._host, self._wanted, ssl_context=self._tls)

@@ -7,12 +7,20 @@ import json
 import signal
 import subprocess
 import sys
+import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import tepi
+from firmware_bridge.provision import x509_forms as forms
+from firmware_bridge.provision.admission import Admission
+from firmware_bridge.provision.authority import Authority
+from firmware_bridge.provision.client import EstClient
+from firmware_bridge.provision.errors import Unreachable
 
 ROOT = Path(tepi.__file__).parent
 TEPI = [sys.executable, str(ROOT / "tepi.py")]
@@ -95,3 +103,80 @@ def renew_in_a_loop(identity: Path) -> None:
         assert process.wait(20) == 0
     assert "renewed until" in line
     assert (identity / "current").resolve() != before
+
+
+class Address:
+    """Where the authority answers now; it moves with each restart."""
+
+    def __init__(self) -> None:
+        self._moved = threading.Condition()
+        self._url, self._number = "", 0
+
+    def set(self, url: str) -> None:
+        with self._moved:
+            self._url, self._number = url, self._number + 1
+            self._moved.notify_all()
+
+    def after(self, number: int) -> tuple[str, int]:
+        """An address newer than this number's."""
+        with self._moved:
+            assert self._moved.wait_for(lambda: self._number > number, 60)
+            return self._url, self._number
+
+
+def test_an_authority_killed_in_the_middle_of_enrolments_loses_none(tmp_path: Path) -> None:
+    """kill -9 three times while nodes enroll; each node has one certificate, each token one use."""
+    nodes, threads, kills = 120, 4, 3
+    ca = tmp_path / "ca"
+    done: dict[str, str] = {}
+    progress = threading.Condition()
+    with Authority.create(ca, time.time) as authority:
+        rules = Admission(authority)
+        secrets = [rules.new_token(f"node-{n}", None, 3600.0).secret for n in range(nodes)]
+        root = forms.pem_of(authority.root)
+    address = Address()
+
+    def enroll(numbers: range) -> None:
+        url, at = address.after(0)
+        for number in numbers:
+            request = forms.make_request(forms.new_key(), f"node-{number}")
+            while True:
+                try:
+                    with EstClient(url, root, time.time) as client:
+                        made = client.enroll(request, secrets[number])
+                    break
+                except Unreachable:
+                    url, at = address.after(at)
+            with progress:
+                done[f"node-{number}"] = forms.serial_text(made)
+                progress.notify_all()
+
+    workers = [
+        threading.Thread(target=enroll, args=(range(n, nodes, threads),)) for n in range(threads)
+    ]
+    for worker in workers:
+        worker.start()
+    command = [*TEPI, "provision", "serve", str(ca), "--listen", "127.0.0.1:0", "--json"]
+    for life in range(kills + 1):
+        with (
+            (tmp_path / f"log-{life}").open("w") as log,
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT
+            ) as process,
+        ):
+            assert process.stdout is not None
+            address.set(json.loads(process.stdout.readline())["address"])
+            wanted = nodes if life == kills else nodes // (kills + 1) * (life + 1)
+            with progress:
+                end = time.monotonic() + 60
+                while len(done) < wanted:
+                    assert progress.wait(end - time.monotonic()), len(done)
+            process.kill()
+    for worker in workers:
+        worker.join()
+    with Authority(ca, time.time) as authority:
+        rows = authority.ledger.rows("SELECT node, serial FROM certificates")
+        used = authority.ledger.rows("SELECT certificate FROM tokens WHERE used IS NOT NULL")
+    assert {row["node"]: row["serial"] for row in rows} == done
+    assert Counter(row["node"] for row in rows) == Counter(done.keys())
+    assert {row["certificate"] for row in used} == set(done.values())

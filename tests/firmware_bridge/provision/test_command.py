@@ -114,9 +114,10 @@ def test_keys_are_readable_by_nobody_else(folder: Path, typed: Typed) -> None:
     assert "chmod 600" in typed("token", folder, "--node", "n-1", code=1)
 
 
-def test_the_root_key_may_be_taken_away(folder: Path, typed: Typed) -> None:
-    (folder / "root.key").unlink()
+def test_the_root_key_may_be_taken_away(folder: Path, typed: Typed, tmp_path: Path) -> None:
+    (folder / "root.key").rename(tmp_path / "safe")
     assert typed("token", folder, "--node", "n-1").startswith("tepi1.")
+    assert "until" in typed("init-ca", folder, "--extend", tmp_path / "safe")
 
 
 @pytest.mark.parametrize(
