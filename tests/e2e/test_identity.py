@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edge_server.client import INFERENCE, CallError, Client
-from tests.e2e.registry_folder import tepi
+from tests.e2e.registry_folder import RING, Registry, tepi
 from tests.e2e.server_process import TEPI, serving
 from wire import inference_pb2 as pb
 
@@ -96,3 +96,39 @@ def test_an_identity_that_is_not_there_is_named(digits_repository: Path, tmp_pat
         code=1,
     )
     assert str(tmp_path) in said and "tepi provision enroll" in said
+
+
+def test_a_region_serves_only_nodes_of_the_authority(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    ca = tmp_path / "ca"
+    with authority(ca) as url, registry.serving():
+        registry.publish("1.0")
+        here = enrolled(url, ca, tmp_path / "region-id", "region-1")
+        shop = enrolled(url, ca, tmp_path / "shop-id", "shop-17")
+        region = registry.settings(tmp_path / "region", identity=str(here))
+        region.write_text(region.read_text() + '[tier]\nlisten = "127.0.0.1:0"\n')
+        with following(region) as tier:
+            assert tier.startswith("https://127.0.0.1:")
+            head = f'root = "{registry.root}"\nring = "{RING}"\nstate = "state"\n'
+            origin = f'[[origins]]\nurl = "{tier}"\nca_file = "{shop / "current" / "ca.pem"}"\n'
+            edge = tmp_path / "edge.toml"
+            edge.write_text(head + origin)
+            refused = tepi("sync", "run", edge, "--once", code=1)
+            assert "nothing is installed" in refused
+            edge.write_text(head + f'identity = "{shop}"\n' + origin)
+            assert "current" in tepi("sync", "run", edge, "--once")
+
+
+@contextmanager
+def following(settings: Path) -> Iterator[str]:
+    """A node that serves nodes below; the URL of its tier."""
+    command = [str(TEPI), "sync", "run", str(settings), "--card", "none", "--json"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            yield json.loads(process.stdout.readline())["tier"]
+        finally:
+            process.terminate()
+    assert process.returncode == 0
