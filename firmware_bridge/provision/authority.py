@@ -147,10 +147,14 @@ class Authority:
         so that nodes which cannot reach the authority go on. Raises Unavailable."""
         now = self.clock()
         rows = self.ledger.rows(
-            """SELECT c.serial, min(d.at) AS at FROM certificates c JOIN denied d
-               ON (d.kind = 'node' AND d.value = c.node) OR (d.kind = 'card' AND d.value = c.card)
-               OR (d.kind = 'certificate' AND d.value = c.serial)
-               WHERE c.ends > ? GROUP BY c.serial""",
+            """SELECT serial, min(at) AS at FROM (
+                 SELECT c.serial, c.ends, d.at FROM denied d
+                   JOIN certificates c ON d.kind = 'node' AND c.node = d.value
+                 UNION ALL SELECT c.serial, c.ends, d.at FROM denied d
+                   JOIN certificates c ON d.kind = 'card' AND c.card = d.value
+                 UNION ALL SELECT c.serial, c.ends, d.at FROM denied d
+                   JOIN certificates c ON d.kind = 'certificate' AND c.serial = d.value
+               ) WHERE ends > ? GROUP BY serial""",
             now,
         )
         denied = [(int(row["serial"], 16), float(row["at"])) for row in rows]

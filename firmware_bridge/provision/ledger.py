@@ -24,6 +24,7 @@ CREATE TABLE IF NOT EXISTS certificates (
     starts REAL NOT NULL, ends REAL NOT NULL, made REAL NOT NULL, how TEXT NOT NULL,
     pem BLOB NOT NULL) STRICT;
 CREATE INDEX IF NOT EXISTS certificates_of_node ON certificates (node, spki);
+CREATE INDEX IF NOT EXISTS certificates_of_card ON certificates (card);
 CREATE INDEX IF NOT EXISTS certificates_by_end ON certificates (ends);
 CREATE TABLE IF NOT EXISTS tokens (
     hash BLOB PRIMARY KEY, node TEXT, card TEXT, made REAL NOT NULL, ends REAL NOT NULL,
