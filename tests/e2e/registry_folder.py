@@ -44,6 +44,21 @@ def tepi(*words: str | Path, code: int = 0) -> str:
     return done.stdout + (done.stderr if code else "")
 
 
+@contextmanager
+def following(settings: Path) -> Iterator[str]:
+    """A node that serves nodes below; the URL of its tier."""
+    command = [str(TEPI), "sync", "run", str(settings), "--card", "none", "--json"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            yield json.loads(process.stdout.readline())["tier"]
+        finally:
+            process.terminate()
+    assert process.returncode == 0
+
+
 def numbered(
     model: Path, release: int, extra: onnx.TensorProto | None = None, doc: str = ""
 ) -> None:

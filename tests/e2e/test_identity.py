@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edge_server.client import INFERENCE, CallError, Client
-from tests.e2e.registry_folder import RING, Registry, tepi
+from tests.e2e.registry_folder import RING, Registry, following, tepi
 from tests.e2e.server_process import TEPI, serving
 from wire import inference_pb2 as pb
 
@@ -117,18 +117,3 @@ def test_a_region_serves_only_nodes_of_the_authority(tmp_path: Path) -> None:
             assert "nothing is installed" in refused
             edge.write_text(head + f'identity = "{shop}"\n' + origin)
             assert "current" in tepi("sync", "run", edge, "--once")
-
-
-@contextmanager
-def following(settings: Path) -> Iterator[str]:
-    """A node that serves nodes below; the URL of its tier."""
-    command = [str(TEPI), "sync", "run", str(settings), "--card", "none", "--json"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
-        try:
-            assert process.stdout is not None
-            yield json.loads(process.stdout.readline())["tier"]
-        finally:
-            process.terminate()
-    assert process.returncode == 0

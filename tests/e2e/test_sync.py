@@ -18,7 +18,7 @@ import onnx
 import pytest
 
 from edge_server.client import INFERENCE, Client
-from tests.e2e.registry_folder import RING, Registry, tepi
+from tests.e2e.registry_folder import RING, Registry, following, tepi
 from tests.e2e.server_process import Served, serving
 from tests.edge_server.store.test_faults import mount
 from tests.edge_server.store.test_faults import tmpfs as tmpfs
@@ -196,6 +196,18 @@ def test_a_header_only_change_moves_under_two_percent(tmp_path: Path, way: str) 
     assert first["bytes_from"]["origin origin"] >= 16 << 20
     assert moved < 0.02 * row["bytes_total"], row
     assert ("delta" if way == "delta" else "local") in row["bytes_from"], row
+
+
+def test_a_peer_of_the_lan_gives_what_it_holds(registry: Registry, tmp_path: Path) -> None:
+    first = registry.settings(tmp_path / "first")
+    first.write_text(first.read_text() + '[tier]\nlisten = "127.0.0.1:0"\n')
+    tepi("sync", "run", first, "--once")
+    with following(first) as tier:
+        second = registry.settings(tmp_path / "second")
+        second.write_text(second.read_text() + f'[[peers]]\nurl = "{tier}"\nname = "first"\n')
+        tepi("sync", "run", second, "--once")
+    (row,) = status(second)["models"]
+    assert row["state"] == "current" and set(row["bytes_from"]) == {"peer first"}
 
 
 def on_small_disk(registry: Registry, folder: Path) -> Path:
