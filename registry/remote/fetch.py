@@ -176,6 +176,7 @@ class _Download:
             return 0
         with self._opened() as handle:
             if self._there():  # another process may have fetched it while this one waited
+                self._partial.unlink(missing_ok=True)  # made by whoever asked for the lock last
                 return 0
             self._take_up(handle)
             resumed = self._offset > 0

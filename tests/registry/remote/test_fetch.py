@@ -76,7 +76,16 @@ def transfers(attempts: int = 4) -> Transfers:
 
 
 def pull(origin: Origin, path: Path, how: Transfers | None = None) -> tuple[Fetched, list[Asked]]:
-    """Pull all into a layout at `path`."""
+    """Pull all into a layout at `path`, and check it."""
+    done = pull_beside_others(origin, path, how)
+    check(path)
+    return done
+
+
+def pull_beside_others(
+    origin: Origin, path: Path, how: Transfers | None = None
+) -> tuple[Fetched, list[Asked]]:
+    """The same, where others may not have ended yet."""
     how = how or transfers()
     with scripted(origin.answer) as server, Remote(server.address) as remote:
         try:
@@ -84,11 +93,15 @@ def pull(origin: Origin, path: Path, how: Transfers | None = None) -> tuple[Fetc
             done = fetch(remote, Layout(path, create=True), "a", package, "1.0", how)
         finally:
             asked = list(server.asked)
+    return done, asked
+
+
+def check(path: Path) -> None:
+    """All is there, and nothing else."""
     copy = Layout(path)
     for blob in copy.reachable(list(copy.tags().values())).values():
         copy.check_blob(blob)
     assert not list(path.rglob(".partial-*"))
-    return done, asked
 
 
 def ranges(origin: Origin, asked: list[Asked]) -> list[str]:
@@ -208,11 +221,13 @@ def test_two_pulls_into_one_layout_fetch_each_blob_once(origin: Origin, tmp_path
 
     origin.trouble = counting
     Layout(tmp_path / "copy", create=True)
-    threads = [threading.Thread(target=pull, args=(origin, tmp_path / "copy")) for _ in range(2)]
+    words = (origin, tmp_path / "copy")
+    threads = [threading.Thread(target=pull_beside_others, args=words) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    check(tmp_path / "copy")
     assert sorted(asked) == sorted(set(asked)) and len(asked) == 5
     assert Layout(tmp_path / "copy").tags().keys() == {"1.0"}
 
