@@ -319,6 +319,9 @@ def _on_trial(slots: Slots) -> bool:
     return slots.running is not None and slots.running.on_trial
 
 
+_STALE_SECONDS = 0.2  # by which a busy controller's uptime may lag; a restart takes longer
+
+
 class _Started:
     """When a card started, by this machine's clock, and whether it has started again since."""
 
@@ -334,7 +337,7 @@ class _Started:
         uptime = self._uptime()
         if self._latest is None or uptime is None:
             return otherwise
-        return asked - uptime > self._latest
+        return asked - uptime > self._latest + _STALE_SECONDS
 
     def _uptime(self) -> float | None:
         try:
