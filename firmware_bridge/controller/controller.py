@@ -89,7 +89,7 @@ class Controller:
 
     def _start(self, now: float) -> None:
         """Power on, or a reset: all that is not in flash is forgotten."""
-        self._now = self._started = now
+        self._now = self._started = self._asked = now
         self._reset_at: float | None = None
         self._wedged = False
         self.boots += 1
@@ -169,7 +169,7 @@ class Controller:
                 **{code.name.lower(): count for code, count in counts.items()},
             },
             "system": {
-                "uptime_ms": round((self._now - self._started) * 1000),
+                "uptime_ms": round((max(self._asked, self._now) - self._started) * 1000),
                 "boots": self.boots,
                 "requests": self.requests,
                 "bad_frames": self._deframer.bad,
@@ -178,6 +178,7 @@ class Controller:
 
     def receive(self, data: bytes, now: float) -> bytes:
         """What the controller answers to bytes from the line, as bytes for the line."""
+        self._asked = now
         if now - self._now > 0.1:
             self._advance(now)
         answers = []

@@ -238,6 +238,7 @@ class Line:
                 self._in.put(self.end.read(_PACED_READ if self._paced else _READ), now)
             data = self._in.take(now)
             if data and self.end is not None:
+                now = self._clock()  # a busy machine may have read them later than it woke
                 self._put(self._controller.receive(data, now), now)
             self._controller.tick(now)
             self._flush(now)

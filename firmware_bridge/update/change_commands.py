@@ -319,7 +319,7 @@ def _on_trial(slots: Slots) -> bool:
     return slots.running is not None and slots.running.on_trial
 
 
-_STALE_SECONDS = 0.2  # by which a busy controller's uptime may lag; a restart takes longer
+_STALE_SECONDS = 0.01  # by which a controller's uptime may lag; a restart takes longer
 
 
 class _Started:
