@@ -10,7 +10,17 @@ from registry.errors import BadReference
 _NAME = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _HOST = re.compile(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+)(:\d{1,5})?")
+_LISTEN = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]/\s]+):(\d{1,5})")
 _EXAMPLE = "write REGISTRY/NAME:TAG, for example registry.example:5000/vision/digits:1.0"
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT, an IPv6 address in brackets; port 0 is a free one. Raises
+    BadReference."""
+    match = _LISTEN.fullmatch(text)
+    if match is None or int(match[2]) > 65535:
+        raise BadReference(f"{text!r} is not HOST:PORT", "write for example 0.0.0.0:5000")
+    return match[1].strip("[]"), int(match[2])
 
 
 def check_name(name: str) -> str:

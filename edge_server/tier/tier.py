@@ -8,7 +8,6 @@ serves inference: no client of one waits for those of the other.
 from __future__ import annotations
 
 import asyncio
-import re
 import ssl
 import threading
 import time
@@ -22,11 +21,12 @@ from edge_server.tier.errors import CannotListen, TierError
 from edge_server.tier.records import Records
 from edge_server.tier.relay import TTL, Relay, Upstream
 from edge_server.tier.source import PATIENCE, Counts, TierSource
+from registry.errors import BadReference
 from registry.origin.app import HttpServer, make_app
 from registry.origin.pull import Pull
 from registry.origin.users import Access
+from registry.reference import parse_listen
 
-_LISTEN = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]/\s]+):(\d{1,5})")
 _THREADS = 16  # that wait for disks and for origins' answers, never for a client
 
 
@@ -64,15 +64,15 @@ class Tier:
     def start(self, listen: str) -> str:
         """Serve on HOST:PORT (port 0 takes a free one); the URL. Raises CannotListen, OSError where
         the folder cannot be made."""
-        match = _LISTEN.fullmatch(listen)
-        if match is None or int(match[2]) > 65535:
-            raise CannotListen(f"{listen!r} is not HOST:PORT", "write for example 0.0.0.0:5000")
+        try:
+            host, port = parse_listen(listen)
+        except BadReference as error:
+            raise CannotListen(str(error), error.remedy) from None
         if self._thread is not None:
             raise TierError("the tier serves already", "stop it first")
         records = Records(self._folder)
         relay = Relay(self._store, self._origins, records, self._clock, self._ttl)
         ready: Future[str] = Future()
-        host, port = match[1].strip("[]"), int(match[2])
         self._thread = threading.Thread(
             target=self._run, args=(relay, host, port, ready), name="tepi-tier"
         )

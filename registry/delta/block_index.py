@@ -31,6 +31,7 @@ from registry.delta.chunking import Cutter
 from registry.digest import hex_of
 from registry.errors import RegistryError
 
+OF = "dev.tepi.of"  # of an index in a referrer: the digest of the blob it is of
 MEDIA_TYPE = "application/vnd.tepi.block-index.v1"
 INDEX_LIMIT = 64 << 20  # bytes; enough for a blob of 100 GB
 BLOCK_LIMIT = 16 << 20  # bytes of one block

@@ -33,7 +33,6 @@ DELTA = MEDIA_TYPE
 FROM = "dev.tepi.delta.from"
 TO = "dev.tepi.delta.to"
 BASE = "dev.tepi.delta.base"
-INDEX_OF = "dev.tepi.of"  # of a block index: the digest of the layer it is of
 WORTH = 0.7  # of the new layer's bytes: a larger delta is not published
 SMALLEST = 64 << 10  # bytes of a layer that is worth one
 
@@ -226,7 +225,7 @@ def _restore_indexes(layout: Layout, package: Package, tell: Tell) -> None:
     layers: list[Descriptor] = []
     lacking = False
     for file in named:
-        notes = {INDEX_OF: file.digest}
+        notes = {block_index.OF: file.digest}
         if layout.has(file.blocks):
             size = layout.blob_path(file.blocks).stat().st_size
             layers.append(Descriptor(block_index.MEDIA_TYPE, file.blocks, size, notes))

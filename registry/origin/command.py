@@ -7,7 +7,6 @@ import asyncio
 import ipaddress
 import json
 import logging
-import re
 import signal
 import ssl
 import sys
@@ -17,15 +16,15 @@ from pathlib import Path
 
 import click
 
-from registry.errors import RegistryError
+from registry.errors import BadReference, RegistryError
 from registry.origin.app import FIELDS, HttpServer, origin_app, tls_context
 from registry.origin.problems import LOGGER
 from registry.origin.storage import Storage
 from registry.origin.sweep import sweep
 from registry.origin.uploads import MAX_BLOB, Uploads
 from registry.origin.users import RIGHTS, Access, Users, add_user, make_user
+from registry.reference import parse_listen
 
-_LISTEN = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]/\s]+):(\d{1,5})")
 _SWEEP_SECONDS = 3600.0
 _EXAMPLES = """\b
 Examples:
@@ -46,10 +45,10 @@ class CannotListen(RegistryError):
 
 
 def _listen(_context: click.Context, _option: click.Parameter, text: str) -> tuple[str, int]:
-    match = _LISTEN.fullmatch(text)
-    if match is None or int(match[2]) > 65535:
-        raise click.BadParameter(f"{text!r} is not HOST:PORT")
-    return match[1].strip("[]"), int(match[2])
+    try:
+        return parse_listen(text)
+    except BadReference as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command(epilog=_EXAMPLES)

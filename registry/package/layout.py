@@ -47,13 +47,15 @@ def _nothing(_bytes: int) -> None:
 
 
 def split_tag(text: str) -> tuple[Path, str]:
-    """The folder and the tag (or `sha256:…`) of LAYOUT[:TAG], the tag empty where there is none."""
+    """The folder and the tag (or `sha256:…`) of LAYOUT[:TAG], the tag empty where there is none. A
+    folder of that very name wins."""
     if Path(text).is_dir():
         return Path(text), ""
     folder, colon, digest = text.partition("@")
     if not colon:
         folder, colon, digest = text.rpartition(":")
-    return (Path(folder), digest) if colon and folder else (Path(text), "")
+    apart = colon and folder and "/" not in digest
+    return (Path(folder), digest) if apart else (Path(text), "")
 
 
 class Layout:

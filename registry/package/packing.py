@@ -43,7 +43,6 @@ from registry.package.modelpack import (
 
 GOLDEN_FILE = "golden.tepi"
 INDEXED = 1 << 20  # bytes; larger files get a block index
-OF = "dev.tepi.of"  # of a block index: the digest of the file it is of
 CARD_MEMORY = 4 << 30
 _CREATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 Tell = Callable[[str, int], None]
@@ -215,7 +214,7 @@ class _Packing:
             return file
         blob = self._layout.blob_path(found.digest)
         index = block_index.index_file(blob, lambda count: self._tell(f"indexing {path}", count))
-        entry = self._layout.add(index, block_index.MEDIA_TYPE, {OF: found.digest})
+        entry = self._layout.add(index, block_index.MEDIA_TYPE, {block_index.OF: found.digest})
         self._indexes.append(entry)
         return replace(file, blocks=entry.digest)
 

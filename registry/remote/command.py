@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from device.console import console
-from registry.package.layout import Layout
+from registry.package.layout import Layout, split_tag
 from registry.reference import Reference, check_name, parse_reference
 from registry.remote.backoff import Retry
 from registry.remote.options import Access, registry_options
@@ -92,7 +92,7 @@ def push(
         raise click.BadParameter(
             "a digest follows from the bytes; give a TAG", param_hint=reference
         )
-    path, tag = split_layout(package)
+    path, tag = split_tag(package)
     layout = Layout(path)
     root = layout.resolve(tag)
     with access.remote(wanted.registry) as remote, Bars(as_json) as bars:
@@ -199,14 +199,6 @@ def list_models(registry: str, access: Access, as_json: bool) -> None:
         what = " ".join(row.variants) or row.note
         table.add_row(row.name, row.tag, what, size, row.digest)
     console().print(table)
-
-
-def split_layout(text: str) -> tuple[Path, str]:
-    """LAYOUT[:TAG]; a folder of that very name wins."""
-    path, colon, tag = text.rpartition(":")
-    if not colon or Path(text).exists() or "/" in tag:
-        return Path(text), ""
-    return Path(path), tag
 
 
 def _transfers(watch: Watch, parallel: int, retries: int) -> Transfers:

@@ -17,7 +17,6 @@ from registry.delta.publish import (
     BASE,
     DELTA,
     FROM,
-    INDEX_OF,
     TO,
     WORTH,
     SamePackage,
@@ -256,7 +255,7 @@ def test_block_indexes_left_behind_are_made_again(packer: Packer) -> None:
         [manifest] = found
         assert manifest.artifact_type == block_index.MEDIA_TYPE
         [layer] = manifest.layers
-        assert layer.annotations == {INDEX_OF: digest_of(moved(MODEL))}
+        assert layer.annotations == {block_index.OF: digest_of(moved(MODEL))}
         index = block_index.parse(packer.layout.read(layer.digest, 1 << 20))
         assert index.digest == digest_of(moved(MODEL))
 

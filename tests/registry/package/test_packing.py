@@ -30,7 +30,7 @@ from registry.package.modelpack import (
     manifest_of,
 )
 from registry.package.package import open_package
-from registry.package.packing import OF, Options, pack
+from registry.package.packing import Options, pack
 from registry.package.unpacking import place
 from registry.package.verifying import verify
 
@@ -121,7 +121,7 @@ def test_a_large_file_gets_a_block_index_that_a_referrer_keeps(
     ((_, referrer),) = layout.referrers(made.digest)
     assert referrer.artifact_type == block_index.MEDIA_TYPE
     assert file.blocks in {layer.digest for layer in referrer.layers}
-    assert file.digest in {layer.annotations[OF] for layer in referrer.layers}
+    assert file.digest in {layer.annotations[block_index.OF] for layer in referrer.layers}
     small = package.choose(None).file(Role.GOLDEN)
     assert small is not None
     assert small.blocks == ""

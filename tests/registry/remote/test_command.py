@@ -14,9 +14,10 @@ import tepi
 from registry import oci
 from registry.digest import digest_of
 from registry.errors import NotFound, WrongSize
+from registry.package.layout import split_tag
 from registry.remote.bars import Bars
 from registry.remote.client import Remote
-from registry.remote.command import list_models, pull, push, split_layout
+from registry.remote.command import list_models, pull, push
 from registry.remote.credentials import Credentials
 from registry.remote.listing import packages
 from registry.remote.publish import plan
@@ -118,10 +119,10 @@ def test_what_cannot_be_pushed_to(reference: str, tmp_path: Path) -> None:
 
 def test_a_layout_and_its_tag(tmp_path: Path) -> None:
     (tmp_path / "a:b").mkdir()
-    assert split_layout(f"{tmp_path}/x:1.0") == (tmp_path / "x", "1.0")
-    assert split_layout(f"{tmp_path}/x") == (tmp_path / "x", "")
-    assert split_layout(f"{tmp_path}/a:b") == (tmp_path / "a:b", "")
-    assert split_layout(f"{tmp_path}/a:c/x") == (tmp_path / "a:c/x", "")
+    assert split_tag(f"{tmp_path}/x:1.0") == (tmp_path / "x", "1.0")
+    assert split_tag(f"{tmp_path}/x") == (tmp_path / "x", "")
+    assert split_tag(f"{tmp_path}/a:b") == (tmp_path / "a:b", "")
+    assert split_tag(f"{tmp_path}/a:c/x") == (tmp_path / "a:c/x", "")
 
 
 def test_a_package_with_a_blob_missing_or_cut_is_not_pushed(tmp_path: Path) -> None:
